@@ -1,0 +1,1 @@
+//! Threads, epochs, the end.

@@ -1,0 +1,41 @@
+//! The one thing that flows between stages.
+
+use arrow::array::RecordBatch;
+
+use crate::flow::time::Timestamp;
+
+/// What a stage receives and sends, in order.
+///
+/// Invariants of every stream of messages:
+/// - watermarks never go back, and no row older than the last one follows it, but for late rows;
+/// - barriers count up by one;
+/// - `End` comes once, and last. A stream that is cut off without it has failed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Message {
+    /// Rows, at least one.
+    Batch(RecordBatch),
+    /// Event time has reached this point: no earlier row is expected any more.
+    Watermark(Timestamp),
+    /// Everything before this belongs to the epoch, everything after it to the next.
+    Barrier(Epoch),
+    /// Closes the last epoch. Nothing follows.
+    End(Epoch),
+}
+
+/// A stretch of the stream that becomes durable and visible as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Epoch(pub u64);
+
+impl Epoch {
+    /// The one after.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// The other end of a channel went away without saying `End`: a consequence of a failure elsewhere,
+/// never the cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the neighbouring stage stopped early")]
+pub struct Severed;

@@ -1,0 +1,10 @@
+//! What flows between stages, and the pipes that it flows through. This folder knows no other.
+
+pub mod inbox;
+pub mod message;
+pub mod meter;
+pub mod outbox;
+pub mod payload;
+pub mod schema;
+pub mod time;
+pub mod topic;

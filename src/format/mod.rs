@@ -1,0 +1,47 @@
+//! Payloads to rows.
+
+use arrow::array::RecordBatch;
+
+use crate::component::{Fault, Kind};
+use crate::flow::payload::Payload;
+
+pub mod columns;
+pub mod json;
+pub mod number;
+pub mod path;
+pub mod rows;
+pub mod scalar;
+pub mod when;
+
+use columns::Columns;
+
+/// Every format.
+pub static FORMATS: &[Kind<dyn DecoderSpec>] = &[json::KIND, scalar::KIND];
+
+/// Payloads to rows. One payload can never affect another's rows.
+pub trait Decoder: Send {
+    /// Adds the rows of one payload: all of them and how many, or none and the reason.
+    fn push(&mut self, payload: &Payload<'_>) -> Result<usize, Malformed>;
+
+    /// Takes the rows added since the last time; columns as [`Columns::schema`] says.
+    fn flush(&mut self) -> RecordBatch;
+}
+
+/// A format as the pipeline file describes it.
+pub trait DecoderSpec: std::fmt::Debug + Send + Sync {
+    /// What is wrong with these columns for this format.
+    fn check(&self, columns: &Columns) -> Vec<Fault>;
+
+    /// A decoder to these columns. Called only where `check` found nothing.
+    fn build(&self, columns: &Columns) -> Box<dyn Decoder>;
+}
+
+/// Why a payload has no rows.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct Malformed {
+    /// Byte of the body at which it was seen, where one byte is to blame.
+    pub at: Option<usize>,
+    /// In the reader's words: what was expected, what came.
+    pub why: String,
+}

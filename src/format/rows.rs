@@ -1,0 +1,1 @@
+//! Columns under construction, with a way back.

@@ -1,0 +1,1 @@
+//! The thread half of ingest: where async ends.

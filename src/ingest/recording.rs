@@ -1,0 +1,1 @@
+//! Recordings: contract 5.3.

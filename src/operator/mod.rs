@@ -1,0 +1,82 @@
+//! Steps between source and sink: rows to rows.
+
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
+
+use crate::component::{Fault, Kind};
+use crate::flow::message::Severed;
+use crate::flow::outbox::Emit;
+use crate::flow::schema::StreamSchema;
+use crate::flow::time::Timestamp;
+
+pub mod aggregate;
+pub mod dedupe;
+pub mod derive;
+pub mod filter;
+pub mod window;
+
+/// Every kind of operator.
+pub static OPERATORS: &[Kind<dyn OperatorSpec>] = &[filter::KIND, derive::KIND, dedupe::KIND, window::KIND];
+
+/// A synchronous step. One thread owns it; it knows no channel, thread, clock, lock or counter.
+pub trait Operator: Send {
+    /// Takes one batch, and emits any number.
+    fn process(&mut self, batch: RecordBatch, out: &mut dyn Emit) -> Result<(), OperatorError>;
+
+    /// Event time has reached `watermark`. The stage passes the watermark on after this.
+    fn advance(&mut self, watermark: Timestamp, out: &mut dyn Emit) -> Result<(), OperatorError> {
+        let _ = (watermark, out);
+        Ok(())
+    }
+
+    /// The state as rows; none for an operator that keeps none. The operator goes on with it.
+    fn snapshot(&mut self) -> Result<Option<RecordBatch>, OperatorError> {
+        Ok(None)
+    }
+
+    /// Takes back what `snapshot` gave. Called at most once, before any row.
+    fn restore(&mut self, state: &RecordBatch) -> Result<(), OperatorError> {
+        let _ = state;
+        Err(OperatorError::Stateless)
+    }
+}
+
+/// An operator as the pipeline file describes it, checked as far as it can be without its input.
+pub trait OperatorSpec: std::fmt::Debug + Send + Sync {
+    /// Resolves columns and types. What can be wrong about the operator is found wrong here.
+    fn bind(&self, input: &StreamSchema) -> Result<Bound, Vec<Fault>>;
+
+    /// Whether it gathers rows by key, so that it must see all rows of a key.
+    fn gathers(&self) -> bool {
+        false
+    }
+}
+
+/// An operator ready to run, and the shapes of what it emits.
+pub struct Bound {
+    /// The rows at its main output.
+    pub output: StreamSchema,
+    /// Its side output, if it has one: what follows the dot (`late`), and the rows there.
+    pub side: Option<(&'static str, StreamSchema)>,
+    /// The operator.
+    pub operator: Box<dyn Operator>,
+    /// One line for `check`.
+    pub about: String,
+}
+
+/// Why an operator failed.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// Downstream is gone; the reason is downstream's to tell.
+    #[error(transparent)]
+    Severed(#[from] Severed),
+    /// A kernel refused.
+    #[error("cannot compute")]
+    Compute(#[from] ArrowError),
+    /// A declared limit was reached, and the pipeline file says to stop.
+    #[error("{0}")]
+    Limit(String),
+    /// State was given to an operator that keeps none, or that is not its own.
+    #[error("the checkpoint has state that this operator cannot take")]
+    Stateless,
+}

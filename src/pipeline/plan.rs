@@ -1,0 +1,115 @@
+//! What a pipeline file means: names resolved, the graph checked, every schema bound.
+
+use crate::component::Name;
+use crate::flow::outbox::Port;
+use crate::flow::schema::StreamSchema;
+use crate::flow::time::Span;
+use crate::format::DecoderSpec;
+use crate::format::columns::Columns;
+use crate::ingest::SourceSpec;
+use crate::operator::Operator;
+use crate::sink::SinkSpec;
+
+/// A pipeline, ready to be opened. Indexes: stages are numbered sources first, then operators in an order in which
+/// every operator comes after its inputs, then sinks.
+pub struct Plan {
+    /// `pipeline.name`.
+    pub name: String,
+    /// How often results become visible.
+    pub epoch: Span,
+    /// How many batches a channel holds.
+    pub channel_batches: usize,
+    /// How many rows a batch has at most.
+    pub batch_rows: usize,
+    /// How many bytes of payloads a batch is made of at most.
+    pub batch_bytes: u64,
+    /// The sources.
+    pub sources: Vec<PlannedSource>,
+    /// The operators, each after its inputs.
+    pub operators: Vec<PlannedOperator>,
+    /// The sinks.
+    pub sinks: Vec<PlannedSink>,
+}
+
+/// Where rows of a stage come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Edge {
+    /// The stage's number.
+    pub from: usize,
+    /// Which of its outputs.
+    pub port: Port,
+}
+
+/// `[sources.NAME]`.
+pub struct PlannedSource {
+    /// NAME.
+    pub name: Name,
+    /// Where payloads come from.
+    pub spec: Box<dyn SourceSpec>,
+    /// How they become rows.
+    pub decoder: Box<dyn DecoderSpec>,
+    /// The rows' columns.
+    pub columns: Columns,
+    /// How time is told.
+    pub time: TimeSettings,
+    /// What a payload that does not decode gets.
+    pub on_error: OnError,
+    /// The rows.
+    pub output: StreamSchema,
+}
+
+/// `[sources.NAME.time]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeSettings {
+    /// Watermark = greatest accepted event time − this.
+    pub out_of_orderness: Span,
+    /// A source that is silent for so long stops holding event time back; `None` never.
+    pub idle_after: Option<Span>,
+    /// Rows further after their arrival than this are set aside.
+    pub max_future: Span,
+}
+
+/// `decode.on_error`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnError {
+    /// To `NAME.dead_letter`.
+    DeadLetter,
+    /// Counted, and gone.
+    Drop,
+    /// The run fails.
+    Stop,
+}
+
+/// `[operators.NAME]`.
+pub struct PlannedOperator {
+    /// NAME.
+    pub name: Name,
+    /// Where its rows come from.
+    pub inputs: Vec<Edge>,
+    /// Its kind (`window`).
+    pub kind: &'static str,
+    /// One line for `check`.
+    pub about: String,
+    /// The rows that it takes.
+    pub input: StreamSchema,
+    /// The rows at its main output.
+    pub output: StreamSchema,
+    /// Its side output.
+    pub side: Option<(&'static str, StreamSchema)>,
+    /// The operator.
+    pub operator: Box<dyn Operator>,
+}
+
+/// `[sinks.NAME]`.
+pub struct PlannedSink {
+    /// NAME.
+    pub name: Name,
+    /// Where its rows come from.
+    pub inputs: Vec<Edge>,
+    /// Its kind (`parquet`).
+    pub kind: &'static str,
+    /// Where rows go.
+    pub spec: Box<dyn SinkSpec>,
+    /// The rows.
+    pub input: StreamSchema,
+}

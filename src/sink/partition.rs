@@ -1,0 +1,1 @@
+//! Partition values as parts of a path.

@@ -1,0 +1,1 @@
+//! Meters as Prometheus text, and the HTTP server.
