@@ -72,6 +72,12 @@ pub trait SourceSpec: std::fmt::Debug + Send + Sync {
         Vec::new()
     }
 
+    /// Its payloads bring their own arrival times (a recording, a simulation of other days): the wall clock says
+    /// nothing of their silence, and must not be told to the watermark.
+    fn has_own_clock(&self) -> bool {
+        false
+    }
+
     /// How many bytes of payloads it may hold before the bridge, for the memory line of `check`.
     fn memory_bytes(&self) -> u64 {
         0

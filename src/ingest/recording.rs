@@ -1,1 +1,0 @@
-//! Recordings: contract 5.3.
