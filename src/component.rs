@@ -449,6 +449,11 @@ impl fmt::Display for ByteSize {
 pub struct Secret(String);
 
 impl Secret {
+    /// Of text that came another way than by a pipeline file.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
     /// The text, for the one who needs it.
     pub fn reveal(&self) -> &str {
         &self.0

@@ -1,1 +1,94 @@
-//! Threads, epochs, the end.
+//! Threads, epochs, the end. A [`Plan`] is opened here, and only here: channels first, then threads from the sinks to
+//! the sources, so that nobody sends to a stage that is not there.
+
+pub mod account;
+mod launch;
+pub mod stage;
+pub mod supervise;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::component::Secret;
+use crate::flow::message::Epoch;
+use crate::pipeline::plan::Plan;
+use crate::sink::board::Boards;
+use crate::telemetry::Telemetry;
+
+pub use launch::launch;
+pub use supervise::{Outcome, Running};
+
+/// How pipelines are run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Feeds tell the wall clock's time while they are idle, and epochs end by it. Without: one epoch, and all time is
+    /// in the payloads.
+    pub live: bool,
+    /// Tells this run's files from other runs'.
+    pub run: String,
+    /// Where the HTTP server listens.
+    pub listen: Option<SocketAddr>,
+    /// What a client of the HTTP server must show, beyond loopback.
+    pub token: Option<Secret>,
+    /// How long the stages may take to drain after a stop.
+    pub drain_max: Duration,
+}
+
+impl Options {
+    /// A live run, told apart from others by the time that it began.
+    pub fn live() -> Self {
+        let run = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%6f").to_string();
+        Self { live: true, run, listen: None, token: None, drain_max: Duration::from_secs(60) }
+    }
+
+    /// A replay: the same recording gives the same files.
+    pub fn replay() -> Self {
+        Self { live: false, run: "replay".to_owned(), ..Self::live() }
+    }
+}
+
+/// What all stages of a run share.
+pub(crate) struct Shared {
+    pub(crate) stop: CancellationToken,
+    pub(crate) epochs: watch::Receiver<Epoch>,
+    pub(crate) boards: Arc<Boards>,
+    pub(crate) telemetry: Arc<Telemetry>,
+}
+
+/// Ends an epoch every `plan.epoch`, until the run is over.
+pub(crate) async fn tick_epochs(plan_epoch: Duration, epochs: watch::Sender<Epoch>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(plan_epoch);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks.tick().await;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => epochs.send_modify(|epoch| *epoch = epoch.next()),
+        }
+    }
+}
+
+/// How many batches the bridge of a source holds.
+pub const BRIDGE_BATCHES: usize = 4;
+
+/// How long a payload may wait for others to go with it.
+pub const DELAY_MAX: Duration = Duration::from_millis(5);
+
+/// How often an idle feed says what time it is.
+pub const TICK_EVERY: Duration = Duration::from_millis(250);
+
+/// What a plan's source gathers at most before it hands over.
+pub(crate) fn gather(plan: &Plan, options: &Options) -> crate::ingest::feed::Gather {
+    crate::ingest::feed::Gather {
+        payloads_max: plan.batch_rows,
+        bytes_max: usize::try_from(plan.batch_bytes).unwrap_or(usize::MAX),
+        delay_max: DELAY_MAX,
+        tick_every: options.live.then_some(TICK_EVERY),
+        // Without a state folder nothing carries open windows over a restart.
+        stop_exhausts: true,
+    }
+}

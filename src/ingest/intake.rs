@@ -1,1 +1,255 @@
-//! The thread half of ingest: where async ends.
+//! The thread half of ingest, where async ends: payloads to batches of rows, set aside what does not fit, and say how
+//! far event time has come.
+//!
+//! What comes out is a function of the payloads and their arrival times alone, not of how they were cut into batches: a
+//! batch is cut wherever a row lies behind the watermark of the rows before it, so that "late" means the same always.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use arrow::array::builder::{BinaryBuilder, StringBuilder, TimestampMicrosecondBuilder, UInt64Builder};
+use arrow::array::cast::AsArray;
+use arrow::array::types::TimestampMicrosecondType;
+use arrow::array::{Array, BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::error::ArrowError;
+use tokio::sync::mpsc;
+
+use crate::flow::message::{Message, Severed};
+use crate::flow::meter::SourceMeter;
+use crate::flow::outbox::{Emit, Outbox, Port};
+use crate::flow::payload::{Payload, Payloads};
+use crate::flow::schema::dead_letter_schema;
+use crate::flow::time::{Span, Timestamp};
+use crate::format::Decoder;
+use crate::ingest::feed::Crossing;
+use crate::ingest::watermark::Watermarks;
+
+/// What a payload that does not decode gets: `decode.on_error`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnError {
+    /// To `NAME.dead_letter`.
+    DeadLetter,
+    /// Counted, and gone.
+    Drop,
+    /// The run fails.
+    Stop,
+}
+
+/// The stage between the bridge and the first channel.
+pub struct Intake {
+    /// The source's name.
+    pub name: String,
+    /// Payloads to rows.
+    pub decoder: Box<dyn Decoder>,
+    /// Index of the event-time column.
+    pub time: usize,
+    /// How far event time has come.
+    pub watermarks: Watermarks,
+    /// Rows further after their arrival than this are set aside.
+    pub max_future: Span,
+    /// What a payload that does not decode gets.
+    pub on_error: OnError,
+    /// Counts.
+    pub meter: Arc<SourceMeter>,
+    /// Told each watermark with the arrival time of the payload that raised it.
+    pub observer: Box<dyn FnMut(Timestamp, Timestamp) + Send>,
+    /// The last watermark that went on: [`Timestamp::START`] at first.
+    pub reached: Timestamp,
+    /// The way on.
+    pub outbox: Outbox,
+}
+
+/// Why an intake stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum IntakeError {
+    /// A neighbour is gone; the reason is its to tell.
+    #[error(transparent)]
+    Severed(#[from] Severed),
+    /// A payload does not decode, and the pipeline file says to stop then.
+    #[error("source `{name}`: payload on topic `{topic}` does not decode: {why} (decode.on_error is \"stop\")")]
+    Malformed {
+        /// The source.
+        name: String,
+        /// The payload's topic.
+        topic: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A kernel refused.
+    #[error("cannot set rows aside")]
+    Compute(#[from] ArrowError),
+}
+
+/// Rows that wait in the decoder, by the payload that they came from.
+#[derive(Default)]
+struct Waiting {
+    /// Index of the payload, and how many rows it gave.
+    spans: Vec<(usize, usize)>,
+    rows: usize,
+}
+
+impl Intake {
+    /// Decodes until the feed is over.
+    pub fn run(mut self, mut bridge: mpsc::Receiver<Crossing>) -> Result<(), IntakeError> {
+        while let Some(crossing) = bridge.blocking_recv() {
+            match crossing {
+                Crossing::Payloads(payloads) => self.payloads(&payloads)?,
+                Crossing::Tick(now) => {
+                    if let Some(at) = self.watermarks.tick(now) {
+                        self.reach(at, now)?;
+                    }
+                }
+                Crossing::Barrier(epoch) => self.outbox.send(Message::Barrier(epoch))?,
+                Crossing::End { exhausted, epoch } => {
+                    if exhausted {
+                        self.outbox.send(Message::Watermark(Timestamp::END))?;
+                    }
+                    return Ok(self.outbox.send(Message::End(epoch))?);
+                }
+            }
+        }
+        Err(Severed.into())
+    }
+
+    fn payloads(&mut self, payloads: &Payloads) -> Result<(), IntakeError> {
+        let mut waiting = Waiting::default();
+        let mut letters = DeadLetters::default();
+        for (index, payload) in payloads.iter().enumerate() {
+            if self.watermarks.silent_at(payload.arrival) {
+                // Its windows close before this payload is looked at, but after what came before it.
+                self.rows(payloads, &mut waiting, &mut letters)?;
+            }
+            if let Some(at) = self.watermarks.arrived(payload.arrival) {
+                self.reach(at, payload.arrival)?;
+            }
+            match self.decoder.push(&payload) {
+                Ok(rows) => {
+                    let expanded = i64::try_from(rows).unwrap_or(i64::MAX) - 1;
+                    self.meter.expanded.fetch_add(expanded, Relaxed);
+                    waiting.spans.push((index, rows));
+                    waiting.rows += rows;
+                }
+                Err(malformed) => match self.on_error {
+                    OnError::DeadLetter => {
+                        self.meter.dead_letter.fetch_add(1, Relaxed);
+                        letters.push(&self.name, &payload, &malformed.why, malformed.at);
+                    }
+                    OnError::Drop => drop(self.meter.dropped.fetch_add(1, Relaxed)),
+                    OnError::Stop => {
+                        let topic = String::from_utf8_lossy(payload.topic).into_owned();
+                        return Err(IntakeError::Malformed { name: self.name.clone(), topic, why: malformed.why });
+                    }
+                },
+            }
+        }
+        self.rows(payloads, &mut waiting, &mut letters)?;
+        self.outbox.emit_to(Port::Side, letters.finish()?).map_err(Into::into)
+    }
+
+    /// Sends the rows that wait in the decoder, and the watermarks between and after them.
+    fn rows(&mut self, payloads: &Payloads, waiting: &mut Waiting, letters: &mut DeadLetters) -> Result<(), IntakeError> {
+        let Waiting { spans, rows } = std::mem::take(waiting);
+        if rows == 0 {
+            return Ok(());
+        }
+        let batch = self.set_future_aside(self.decoder.flush(), payloads, &spans, letters)?;
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        self.meter.rows.fetch_add(batch.num_rows() as u64, Relaxed);
+        let arrival = spans.last().map_or(Timestamp::START, |(index, _)| payloads.get(*index).arrival);
+        let times = batch.column(self.time).as_primitive::<TimestampMicrosecondType>().clone();
+        let mut start = 0;
+        for cut in self.watermarks.cut(times.values()) {
+            self.outbox.emit(batch.slice(start, cut.at - start))?;
+            self.reach(cut.watermark, arrival)?;
+            start = cut.at;
+        }
+        self.outbox.emit(batch.slice(start, batch.num_rows() - start))?;
+        let at = self.watermarks.current();
+        self.reach(at, arrival)
+    }
+
+    /// Takes out the rows that lie too far after their arrival, and gives them to the dead letters.
+    fn set_future_aside(
+        &mut self,
+        batch: RecordBatch,
+        payloads: &Payloads,
+        spans: &[(usize, usize)],
+        letters: &mut DeadLetters,
+    ) -> Result<RecordBatch, ArrowError> {
+        let times = batch.column(self.time).as_primitive::<TimestampMicrosecondType>();
+        debug_assert_eq!(times.null_count(), 0, "the time column is required");
+        let newest = Timestamp::from_micros(times.values().iter().copied().max().unwrap_or(i64::MIN));
+        let earliest = spans.iter().map(|(index, _)| payloads.get(*index).arrival).min();
+        if earliest.is_none_or(|arrival| self.watermarks.accepts(newest, arrival)) {
+            return Ok(batch);
+        }
+        let mut keep = vec![true; batch.num_rows()];
+        let mut row = 0;
+        for &(index, rows) in spans {
+            let payload = payloads.get(index);
+            for _ in 0..rows {
+                let at = Timestamp::from_micros(times.value(row));
+                if !self.watermarks.accepts(at, payload.arrival) {
+                    keep[row] = false;
+                    let ahead = at.since(payload.arrival);
+                    let why = format!("future: event time {at} is {ahead} after the arrival, more than max_future {}", self.max_future);
+                    self.meter.future.fetch_add(1, Relaxed);
+                    letters.push(&self.name, &payload, &why, None);
+                }
+                row += 1;
+            }
+        }
+        filter_record_batch(&batch, &BooleanArray::from(keep))
+    }
+
+    /// Event time has reached a point: passes it on if that is news.
+    fn reach(&mut self, at: Timestamp, arrival: Timestamp) -> Result<(), Severed> {
+        if at <= self.reached {
+            return Ok(());
+        }
+        self.reached = at;
+        (self.observer)(at, arrival);
+        self.outbox.send(Message::Watermark(at))
+    }
+}
+
+/// Rows of `NAME.dead_letter` under construction.
+#[derive(Default)]
+struct DeadLetters {
+    arrival: TimestampMicrosecondBuilder,
+    source: StringBuilder,
+    topic: StringBuilder,
+    reason: StringBuilder,
+    offset: UInt64Builder,
+    payload: BinaryBuilder,
+}
+
+impl DeadLetters {
+    fn push(&mut self, source: &str, payload: &Payload<'_>, reason: &str, offset: Option<usize>) {
+        // Where nobody knows when it arrived, the column says the epoch rather than a null.
+        let arrival = if payload.arrival == Timestamp::START { 0 } else { payload.arrival.micros() };
+        self.arrival.append_value(arrival);
+        self.source.append_value(source);
+        self.topic.append_value(String::from_utf8_lossy(payload.topic));
+        self.reason.append_value(reason);
+        self.offset.append_option(offset.map(|offset| offset as u64));
+        self.payload.append_value(payload.body);
+    }
+
+    fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
+        RecordBatch::try_new(
+            dead_letter_schema().columns,
+            vec![
+                Arc::new(self.arrival.finish().with_timezone("UTC")),
+                Arc::new(self.source.finish()),
+                Arc::new(self.topic.finish()),
+                Arc::new(self.reason.finish()),
+                Arc::new(self.offset.finish()),
+                Arc::new(self.payload.finish()),
+            ],
+        )
+    }
+}

@@ -15,6 +15,7 @@ pub mod fleet;
 pub mod intake;
 pub mod mqtt;
 pub mod recording;
+pub mod silent;
 pub mod watermark;
 
 /// Every kind of source.

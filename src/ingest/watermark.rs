@@ -73,13 +73,18 @@ impl Watermarks {
         if now == Timestamp::START {
             return None;
         }
-        let since = *self.silent_since.get_or_insert(now);
-        let idle_after = self.idle_after?;
-        if now.since(since) <= idle_after {
+        self.silent_since.get_or_insert(now);
+        if !self.silent_at(now) {
             return None;
         }
         self.floor = self.floor.max(self.behind(now.micros()));
         self.emit()
+    }
+
+    /// Whether the source will have been silent for too long if nothing arrives before `now`.
+    pub fn silent_at(&self, now: Timestamp) -> bool {
+        let Some((since, idle_after)) = self.silent_since.zip(self.idle_after) else { return false };
+        now != Timestamp::START && now.since(since) > idle_after
     }
 
     /// Whether a row may count: its time is not too far ahead of its arrival. Where nobody knows when it arrived,

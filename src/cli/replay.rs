@@ -1,0 +1,118 @@
+//! `streamgauge replay`: a pipeline on a recording.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::cli::run::{drive, finish, listen, writes_stdout};
+use crate::engine::Options;
+use crate::ingest::recording::{Progress, ReplaySpec, Shape, Speed};
+use crate::pipeline::plan::Plan;
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The pipeline file.
+    pipeline: PathBuf,
+    /// The recording: JSON lines as `record` writes them, also .gz and .zst.
+    #[arg(long, value_name = "FILE")]
+    recording: PathBuf,
+    /// Which source the recording stands for; the only one where there is one.
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
+    /// How fast arrival times pass: `max`, or times as fast as it happened (`1x`, `60x`).
+    #[arg(long, default_value = "max")]
+    speed: Speed,
+    /// Each line is a payload without an envelope.
+    #[arg(long, requires = "topic")]
+    bare: bool,
+    /// The topic of a bare recording's payloads.
+    #[arg(long, requires = "bare")]
+    topic: Option<String>,
+    #[command(flatten)]
+    listen: super::Listen,
+    #[command(flatten)]
+    account: super::AccountTo,
+}
+
+/// Replays a recording through a pipeline.
+pub(super) fn replay(arguments: &Arguments) -> ExitCode {
+    let mut plan = match super::load(std::slice::from_ref(&arguments.pipeline)) {
+        Ok(mut plans) => plans.remove(0),
+        Err(code) => return code,
+    };
+    let progress = match put_in(&mut plan, arguments) {
+        Ok(progress) => progress,
+        Err(why) => return usage(&why),
+    };
+    let mut options = Options::replay();
+    if let Err(why) = listen(&arguments.listen, &mut options) {
+        return usage(&why);
+    }
+    let stdout_is_data = writes_stdout(&plan);
+    let bar = bar(&progress);
+    let outcomes = drive(vec![plan], &options, None, |_| ());
+    bar.finish_and_clear();
+    finish(outcomes, &arguments.account, stdout_is_data)
+}
+
+/// Puts the recording in the place of its source.
+fn put_in(plan: &mut Plan, arguments: &Arguments) -> Result<Progress, String> {
+    let names: Vec<String> = plan.sources.iter().map(|source| source.name.text.clone()).collect();
+    let index = match &arguments.source {
+        Some(name) => names.iter().position(|known| known == name).ok_or_else(|| {
+            format!("--source {name}: the pipeline has no such source; it has {}", names.join(", "))
+        })?,
+        None if names.len() == 1 => 0,
+        None => {
+            return Err(format!(
+                "the pipeline has several sources ({}): say with --source which one the recording stands for; the others stay silent",
+                names.join(", ")
+            ));
+        }
+    };
+    let shape = arguments.topic.clone().map_or(Shape::Envelopes, Shape::Bare);
+    let mut progress = Progress::default();
+    for (at, source) in plan.sources.iter_mut().enumerate() {
+        let topics = source.spec.topics().clone();
+        if at == index {
+            let spec = ReplaySpec::new(topics, arguments.recording.clone(), shape.clone(), arguments.speed);
+            progress = spec.progress();
+            source.spec = Box::new(spec);
+        } else {
+            source.spec = Box::new(crate::ingest::silent::SilentSpec::new(topics));
+        }
+    }
+    Ok(progress)
+}
+
+fn usage(why: &str) -> ExitCode {
+    eprintln!("error: {why}");
+    ExitCode::from(2)
+}
+
+/// A bar with rate and remaining time, on stderr where that is a terminal.
+fn bar(progress: &Progress) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+    let template = "{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {msg} {eta}";
+    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    if bar.is_hidden() {
+        return bar;
+    }
+    let (shown, progress) = (bar.clone(), progress.clone());
+    // Ends with the process, or with the bar.
+    std::thread::spawn(move || {
+        let from = std::time::Instant::now();
+        while !shown.is_finished() {
+            let (read, total) = progress.bytes();
+            shown.set_length(total);
+            shown.set_position(read);
+            let payloads = progress.payloads.load(std::sync::atomic::Ordering::Relaxed);
+            let rate = payloads as f64 / from.elapsed().as_secs_f64().max(0.001);
+            shown.set_message(format!("{payloads} payloads, {rate:.0}/s"));
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    bar
+}

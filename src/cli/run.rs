@@ -1,0 +1,141 @@
+//! `streamgauge run`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::{self, Options, Outcome, Running};
+use crate::flow::time::Span;
+use crate::pipeline::plan::Plan;
+use crate::telemetry::{self, Telemetry};
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// Pipeline files.
+    #[arg(required = true)]
+    pipelines: Vec<PathBuf>,
+    #[command(flatten)]
+    listen: super::Listen,
+    /// Stop after this long, as SIGTERM would.
+    #[arg(long = "for", value_name = "SPAN", value_parser = super::span)]
+    duration: Option<Span>,
+    #[command(flatten)]
+    account: super::AccountTo,
+}
+
+/// Runs pipelines until they end or are told to stop.
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    let plans = match super::load(&arguments.pipelines) {
+        Ok(plans) => plans,
+        Err(code) => return code,
+    };
+    let stdout_is_data = plans.iter().any(writes_stdout);
+    let mut options = Options::live();
+    if let Err(why) = listen(&arguments.listen, &mut options) {
+        return super::failed(&why);
+    }
+    let outcome = drive(plans, &options, arguments.duration, |_| ());
+    finish(outcome, &arguments.account, stdout_is_data)
+}
+
+/// Whether a plan's rows go to stdout, so that nothing else may.
+pub(super) fn writes_stdout(plan: &Plan) -> bool {
+    plan.sinks.iter().any(|sink| sink.kind == "stdout")
+}
+
+/// Reads where to listen, and refuses what would be open to strangers.
+pub(super) fn listen(arguments: &super::Listen, options: &mut Options) -> Result<(), String> {
+    options.listen = arguments.listen;
+    if let Some(path) = &arguments.listen_token_file {
+        let read = std::fs::read_to_string(path);
+        let token = read.map_err(|error| format!("cannot read the token file `{}`: {error}", path.display()))?;
+        options.token = Some(crate::component::Secret::new(token.trim()));
+    }
+    options.listen.map_or(Ok(()), |address| telemetry::check_listen(address, options.token.as_ref()))
+}
+
+/// Launches plans, waits for their end, and meanwhile stops them at a signal or when their time is over. `watch` is
+/// given the telemetry before anything runs.
+pub(super) fn drive(
+    plans: Vec<Plan>,
+    options: &Options,
+    duration: Option<Span>,
+    watch: impl FnOnce(&Arc<Telemetry>),
+) -> Result<Vec<Outcome>, String> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(|error| format!("cannot start the runtime: {error}"))?;
+    let telemetry = Arc::new(Telemetry::default());
+    watch(&telemetry);
+    let serving = CancellationToken::new();
+    if let Some(address) = options.listen {
+        let listener = runtime.block_on(tokio::net::TcpListener::bind(address));
+        let listener = listener.map_err(|error| format!("cannot listen on {address}: {error}"))?;
+        let local = listener.local_addr().map_err(|error| format!("cannot tell where it listens: {error}"))?;
+        tracing::info!("listening on http://{local}");
+        eprintln!("listening on http://{local}");
+        runtime.spawn(telemetry::serve(listener, telemetry.clone(), options.token.clone(), serving.clone()));
+    }
+    let launched: std::io::Result<Vec<Running>> =
+        plans.into_iter().map(|plan| engine::launch(plan, options, &runtime, telemetry.clone())).collect();
+    let running = launched.map_err(|error| format!("cannot start a thread: {error}"))?;
+    let stops: Vec<CancellationToken> = running.iter().map(Running::stop_token).collect();
+    runtime.spawn(stop_at_signal(stops, duration));
+    let outcomes = running.into_iter().map(Running::wait).collect();
+    serving.cancel();
+    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    Ok(outcomes)
+}
+
+/// The first signal, or the end of `--for`, drains; a second signal ends the process at once.
+pub(super) async fn stop_at_signal(stops: Vec<CancellationToken>, duration: Option<Span>) {
+    let signals = async {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+            tracing::error!("cannot listen for signals: stop it with SIGKILL");
+            return std::future::pending().await;
+        };
+        let (mut seen, stop) = (0, || stops.iter().for_each(CancellationToken::cancel));
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => (),
+                _ = terminate.recv() => (),
+            }
+            seen += 1;
+            if seen > 1 {
+                std::process::exit(130);
+            }
+            tracing::info!("draining; a second signal ends it at once");
+            stop();
+        }
+    };
+    let time = async {
+        match duration {
+            Some(span) => tokio::time::sleep(span.duration()).await,
+            None => std::future::pending().await,
+        }
+        stops.iter().for_each(CancellationToken::cancel);
+        std::future::pending::<()>().await;
+    };
+    tokio::join!(signals, time);
+}
+
+/// Prints and writes the accounts, and gives the exit code.
+pub(super) fn finish(outcomes: Result<Vec<Outcome>, String>, to: &super::AccountTo, stdout_is_data: bool) -> ExitCode {
+    let outcomes = match outcomes {
+        Ok(outcomes) => outcomes,
+        Err(why) => return super::failed(&why),
+    };
+    let accounts: Vec<_> = outcomes.iter().map(|outcome| outcome.account.clone()).collect();
+    if let Err(why) = super::tell(&accounts, to.account.as_deref(), stdout_is_data) {
+        return super::failed(&why);
+    }
+    let mut code = ExitCode::SUCCESS;
+    for outcome in &outcomes {
+        if let Some(why) = &outcome.failure {
+            code = super::failed(&format!("pipeline {}: {why}", outcome.account.pipeline));
+        }
+    }
+    code
+}

@@ -1,0 +1,186 @@
+//! The loops that every operator and sink thread runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+
+use crate::flow::inbox::Inbox;
+use crate::flow::message::{Epoch, Message, Severed};
+use crate::flow::outbox::Outbox;
+use crate::ingest::feed::FeedError;
+use crate::ingest::intake::IntakeError;
+use crate::operator::{Operator, OperatorError};
+use crate::sink::{Sink, SinkError};
+use crate::telemetry::Health;
+
+/// Why a stage stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// A neighbour stopped first: a consequence, never the cause.
+    #[error(transparent)]
+    Severed(#[from] Severed),
+    /// The feed failed.
+    #[error(transparent)]
+    Feed(FeedError),
+    /// The intake failed.
+    #[error(transparent)]
+    Intake(IntakeError),
+    /// The operator failed.
+    #[error(transparent)]
+    Operator(OperatorError),
+    /// The sink failed.
+    #[error(transparent)]
+    Sink(SinkError),
+    /// The thread panicked: a fault of ours.
+    #[error("panicked: {0}")]
+    Panicked(String),
+}
+
+impl From<FeedError> for StageError {
+    fn from(error: FeedError) -> Self {
+        match error {
+            FeedError::Severed(severed) => Self::Severed(severed),
+            error @ FeedError::Source(_) => Self::Feed(error),
+        }
+    }
+}
+
+impl From<IntakeError> for StageError {
+    fn from(error: IntakeError) -> Self {
+        match error {
+            IntakeError::Severed(severed) => Self::Severed(severed),
+            error => Self::Intake(error),
+        }
+    }
+}
+
+impl From<OperatorError> for StageError {
+    fn from(error: OperatorError) -> Self {
+        match error {
+            OperatorError::Severed(severed) => Self::Severed(severed),
+            error => Self::Operator(error),
+        }
+    }
+}
+
+/// Where a stage leaves its state when an epoch is over.
+pub trait Checkpoint: Send {
+    /// Keeps the stage's state for the epoch, if it has any. The stage goes on when this returns.
+    fn save(&mut self, epoch: Epoch, state: Option<RecordBatch>) -> Result<(), StageError>;
+
+    /// Whether anybody wants state: without a state folder no operator is asked for it.
+    fn wanted(&self) -> bool;
+}
+
+/// The checkpoint of `durability = "none"`: none.
+#[derive(Clone, Copy, Debug)]
+pub struct NoCheckpoint;
+
+impl Checkpoint for NoCheckpoint {
+    fn save(&mut self, _: Epoch, _: Option<RecordBatch>) -> Result<(), StageError> {
+        Ok(())
+    }
+
+    fn wanted(&self) -> bool {
+        false
+    }
+}
+
+/// Runs an operator until its input ends.
+pub fn run_operator(
+    mut inbox: Inbox,
+    mut operator: Box<dyn Operator>,
+    mut outbox: Outbox,
+    checkpoint: &mut dyn Checkpoint,
+) -> Result<(), StageError> {
+    loop {
+        let message = inbox.recv()?;
+        let last = matches!(message, Message::End(_));
+        match message {
+            Message::Batch(batch) => {
+                operator.process(batch, &mut outbox)?;
+                continue;
+            }
+            Message::Watermark(at) => operator.advance(at, &mut outbox)?,
+            Message::Barrier(epoch) | Message::End(epoch) => {
+                let state = if checkpoint.wanted() { operator.snapshot()? } else { None };
+                checkpoint.save(epoch, state)?;
+            }
+        }
+        outbox.send(message)?;
+        if last {
+            return Ok(());
+        }
+    }
+}
+
+/// The pauses between attempts of a sink: the first, and the longest.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+
+/// What a sink's thread needs beside its inbox and its sink.
+pub struct SinkStage {
+    /// The sink's name, for what is said of it.
+    pub name: String,
+    /// Where it says that it is degraded.
+    pub health: Arc<Health>,
+    /// Told each batch once it is written.
+    pub written: Box<dyn FnMut(&RecordBatch) + Send>,
+    /// Told each watermark once all before it is written.
+    pub reached: Box<dyn FnMut(crate::flow::time::Timestamp) + Send>,
+}
+
+impl SinkStage {
+    /// Opens a sink and runs it until its input ends. A sink that fails for a while is tried again with growing pauses:
+    /// rows wait in the channel, and the channel holds the pipeline back.
+    pub fn run(
+        mut self,
+        mut inbox: Inbox,
+        mut open: impl FnMut() -> Result<Box<dyn Sink>, SinkError>,
+        checkpoint: &mut dyn Checkpoint,
+    ) -> Result<(), StageError> {
+        let mut sink = self.patiently("open", &mut open)?;
+        loop {
+            match inbox.recv()? {
+                Message::Batch(batch) => {
+                    self.patiently("write", || sink.write(&batch))?;
+                    (self.written)(&batch);
+                }
+                Message::Watermark(at) => (self.reached)(at),
+                Message::Barrier(epoch) => {
+                    self.patiently("commit", || sink.commit(epoch))?;
+                    checkpoint.save(epoch, None)?;
+                }
+                Message::End(epoch) => {
+                    self.patiently("commit", || sink.finish(epoch))?;
+                    return checkpoint.save(epoch, None);
+                }
+            }
+        }
+    }
+
+    /// Tries until it works or fails for good.
+    fn patiently<T>(&mut self, what: &str, mut attempt: impl FnMut() -> Result<T, SinkError>) -> Result<T, StageError> {
+        let mut pause = PAUSE.0;
+        let mut attempts = 1_u64;
+        loop {
+            match attempt() {
+                Ok(done) => {
+                    if attempts > 1 {
+                        tracing::info!(sink = self.name, attempts, "the sink works again");
+                        self.health.set(&self.name, None);
+                    }
+                    return Ok(done);
+                }
+                Err(SinkError::Retry(why)) => {
+                    tracing::warn!(sink = self.name, why, attempts, ?pause, "cannot {what}, trying again; rows wait");
+                    self.health.set(&self.name, Some(format!("cannot {what}: {why}")));
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(PAUSE.1);
+                    attempts += 1;
+                }
+                Err(fatal) => return Err(StageError::Sink(fatal)),
+            }
+        }
+    }
+}

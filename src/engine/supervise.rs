@@ -1,0 +1,161 @@
+//! Joins what was launched, finds the one root cause of a failure, and keeps the time limit of a stop.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::account::{Account, Counted};
+use crate::engine::stage::StageError;
+
+/// Everything that runs for a pipeline, and where it says that it has ended.
+pub(crate) struct Crew {
+    names: Vec<String>,
+    // Bounded by the number of stages: each reports once.
+    ended: (Sender<Report>, Receiver<Report>),
+}
+
+type Report = (usize, Result<(), StageError>);
+
+impl Default for Crew {
+    fn default() -> Self {
+        Self { names: Vec::new(), ended: unbounded() }
+    }
+}
+
+/// Reports that a stage has ended, also where its task was dropped or its thread unwound past everything.
+struct Ending {
+    index: usize,
+    ended: Sender<Report>,
+    result: Option<Result<(), StageError>>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let result = self.result.take().unwrap_or_else(|| Err(StageError::Panicked("it was dropped".to_owned())));
+        // Nobody listens once the run is given up.
+        drop(self.ended.send((self.index, result)));
+    }
+}
+
+impl Crew {
+    fn enlist(&mut self, name: &str) -> Ending {
+        self.names.push(name.to_owned());
+        Ending { index: self.names.len() - 1, ended: self.ended.0.clone(), result: None }
+    }
+
+    /// Starts a stage's thread.
+    pub(crate) fn spawn(
+        &mut self,
+        name: &str,
+        run: impl FnOnce() -> Result<(), StageError> + Send + 'static,
+    ) -> std::io::Result<()> {
+        let mut ending = self.enlist(name);
+        let thread = thread::Builder::new().name(name.to_owned());
+        thread.spawn(move || {
+            let result = catch_unwind(AssertUnwindSafe(run));
+            ending.result = Some(result.unwrap_or_else(|panic| Err(StageError::Panicked(text_of(&*panic)))));
+        })?;
+        Ok(())
+    }
+
+    /// Starts a feed's task.
+    pub(crate) fn task(
+        &mut self,
+        name: &str,
+        runtime: &Runtime,
+        run: impl Future<Output = Result<(), StageError>> + Send + 'static,
+    ) {
+        let mut ending = self.enlist(name);
+        runtime.spawn(async move { ending.result = Some(run.await) });
+    }
+}
+
+fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}
+
+/// A pipeline that runs.
+pub struct Running {
+    pipeline: String,
+    crew: Crew,
+    stages: Vec<Counted>,
+    stop: CancellationToken,
+    drain_max: Duration,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What came in and what became of it.
+    pub account: Account,
+    /// The one root cause, in the words of who can mend it; `None` if it went well.
+    pub failure: Option<String>,
+}
+
+/// How often a stop looks whether its time is over.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+impl Running {
+    pub(crate) fn new(
+        pipeline: String,
+        crew: Crew,
+        stages: Vec<Counted>,
+        stop: CancellationToken,
+        drain_max: Duration,
+    ) -> Self {
+        Self { pipeline, crew, stages, stop, drain_max }
+    }
+
+    /// Cancelled, it stops the feeds; the rest drains by itself.
+    pub fn stop_token(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// The counts so far.
+    pub fn account(&self) -> Account {
+        Account::take(&self.pipeline, &self.stages, false)
+    }
+
+    /// Waits until every stage has ended, or the time that a stop may take is over.
+    pub fn wait(self) -> Outcome {
+        let mut busy: Vec<bool> = vec![true; self.crew.names.len()];
+        let (mut failure, mut late, mut severed) = (None, None, false);
+        let mut stopped_at: Option<Instant> = None;
+        while busy.contains(&true) {
+            stopped_at = stopped_at.or_else(|| self.stop.is_cancelled().then(Instant::now));
+            if stopped_at.is_some_and(|at| at.elapsed() > self.drain_max) {
+                late = Some(self.still_busy(&busy));
+                break;
+            }
+            let Ok((index, result)) = self.crew.ended.1.recv_timeout(LOOK_EVERY) else { continue };
+            busy[index] = false;
+            match result {
+                Ok(()) => (),
+                Err(StageError::Severed(_)) => severed = true,
+                Err(error) => {
+                    failure.get_or_insert_with(|| format!("`{}` failed: {error}", self.crew.names[index]));
+                }
+            }
+            if failure.is_some() || severed {
+                // The others end by their closed channels; feeds that wait for the world must be told.
+                self.stop.cancel();
+            }
+        }
+        let failure = failure.or(late).or_else(|| severed.then(|| "a stage stopped early, and none said why".to_owned()));
+        let account = Account::take(&self.pipeline, &self.stages, failure.is_none());
+        let unbalanced = (!account.faults.is_empty()).then(|| "the account does not add up".to_owned());
+        Outcome { failure: failure.or(unbalanced), account }
+    }
+
+    fn still_busy(&self, busy: &[bool]) -> String {
+        let names = self.crew.names.iter().zip(busy).filter(|(_, busy)| **busy).map(|(name, _)| format!("`{name}`"));
+        let names: Vec<_> = names.collect();
+        format!("still busy after {:?}: {}; what was not committed is not visible", self.drain_max, names.join(", "))
+    }
+}

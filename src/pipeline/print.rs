@@ -1,0 +1,112 @@
+//! A plan as `check` shows it: the graph, the schema on every edge, what the channels can hold.
+
+use std::fmt;
+
+use crate::component::ByteSize;
+use crate::engine_bounds::BRIDGE_BATCHES;
+use crate::flow::outbox::Port;
+use crate::flow::schema::StreamSchema;
+use crate::pipeline::plan::{Edge, Plan};
+
+/// What a row is reckoned at, for columns whose width is not fixed.
+const TEXT_BYTES: u64 = 32;
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "pipeline {}: an epoch every {}, durability none", self.name, self.epoch)?;
+        for source in &self.sources {
+            writeln!(f, "\nsource {} ({}): {}", source.name.text, source.kind, source.spec.describe())?;
+            let time = source.time;
+            let idle = time.idle_after.map_or("never".to_owned(), |span| span.to_string());
+            writeln!(
+                f,
+                "  time by {}, out of order by {} at most, idle after {idle}, set aside from {} in the future",
+                source.output.columns.field(source.output.time).name(),
+                time.out_of_orderness,
+                time.max_future
+            )?;
+            schema(f, &source.output)?;
+        }
+        for operator in &self.operators {
+            writeln!(f, "\noperator {} ({}) ◄─ {}: {}", operator.name.text, operator.kind, self.inputs(&operator.inputs), operator.about)?;
+            schema(f, &operator.output)?;
+        }
+        for sink in &self.sinks {
+            writeln!(f, "\nsink {} ({}) ◄─ {}: {}", sink.name.text, sink.kind, self.inputs(&sink.inputs), sink.spec.describe())?;
+        }
+        self.memory(f)
+    }
+}
+
+fn schema(f: &mut fmt::Formatter<'_>, schema: &StreamSchema) -> fmt::Result {
+    let width = schema.names().map(|name| name.chars().count()).max().unwrap_or(0);
+    schema.columns.fields().iter().enumerate().try_for_each(|(index, field)| {
+        let null = if field.is_nullable() { "" } else { ", never null" };
+        let time = if index == schema.time { ", event time" } else { "" };
+        writeln!(f, "    {:width$}  {}{null}{time}", field.name(), field.data_type())
+    })
+}
+
+impl Plan {
+    fn inputs(&self, edges: &[Edge]) -> String {
+        edges.iter().map(|edge| self.output_name(*edge)).collect::<Vec<_>>().join(" + ")
+    }
+
+    /// `NAME`, `NAME.late`, `NAME.dead_letter`.
+    fn output_name(&self, edge: Edge) -> String {
+        let (name, side) = match edge.from.checked_sub(self.sources.len()) {
+            None => (&self.sources[edge.from].name.text, "dead_letter"),
+            Some(index) => {
+                let operator = &self.operators[index];
+                (&operator.name.text, operator.side.as_ref().map_or("", |(side, _)| *side))
+            }
+        };
+        if edge.port == Port::Main { name.clone() } else { format!("{name}.{side}") }
+    }
+
+    fn rows(&self, edge: Edge) -> StreamSchema {
+        match (edge.from.checked_sub(self.sources.len()), edge.port) {
+            (None, Port::Main) => self.sources[edge.from].output.clone(),
+            (Some(index), Port::Main) => self.operators[index].output.clone(),
+            (None, Port::Side) => crate::flow::schema::dead_letter_schema(),
+            (Some(index), Port::Side) => {
+                let operator = &self.operators[index];
+                operator.side.as_ref().map_or_else(|| operator.output.clone(), |(_, schema)| schema.clone())
+            }
+        }
+    }
+
+    /// What the bridges and channels can hold.
+    fn memory(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\nchannels: {} batches of at most {} rows each", self.channel_batches, self.batch_rows)?;
+        let mut total = 0;
+        for source in &self.sources {
+            // A batch that is gathered and one that is decoded stand beside those in the bridge.
+            let bytes = source.spec.memory_bytes() + (BRIDGE_BATCHES as u64 + 2) * self.batch_bytes;
+            total += bytes;
+            writeln!(f, "  {} and its bridge of {BRIDGE_BATCHES} batches: {}", source.name.text, about(bytes))?;
+        }
+        let operators = self.operators.iter().map(|operator| (&operator.name.text, &operator.inputs));
+        let sinks = self.sinks.iter().map(|sink| (&sink.name.text, &sink.inputs));
+        for (name, inputs) in operators.chain(sinks) {
+            for edge in inputs {
+                let bytes = (self.channel_batches * self.batch_rows) as u64 * row_bytes(&self.rows(*edge));
+                total += bytes;
+                writeln!(f, "  {} ─► {name}: {}", self.output_name(*edge), about(bytes))?;
+            }
+        }
+        writeln!(f, "  together at most {} (texts reckoned at {TEXT_BYTES} bytes), beside what windows and sinks keep", about(total))
+    }
+}
+
+fn row_bytes(schema: &StreamSchema) -> u64 {
+    let width = |field: &arrow::datatypes::FieldRef| {
+        field.data_type().primitive_width().map_or(TEXT_BYTES, |width| width as u64)
+    };
+    schema.columns.fields().iter().map(width).sum()
+}
+
+/// To the nearest mebibyte above.
+fn about(bytes: u64) -> ByteSize {
+    ByteSize(bytes.next_multiple_of(1 << 20))
+}
