@@ -72,6 +72,11 @@ impl Inputs {
         Ok(Self { measures: measures.iter().map(evaluate).collect::<Result<_, _>>()?, times })
     }
 
+    /// How many rows there are.
+    pub(super) fn len(&self) -> usize {
+        self.times.len()
+    }
+
     /// Some of the rows.
     pub(super) fn take(&self, rows: &UInt32Array) -> Result<Self, ArrowError> {
         let some = |(args, keep): &(Vec<ArrayRef>, Option<BooleanArray>)| {

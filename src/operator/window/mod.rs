@@ -6,8 +6,8 @@
 //! emitted before the watermark is passed on, so it is not late downstream (with `clock = "group"` it may be: groups
 //! lag behind the stream).
 //!
-//! [`core`] knows what is late and how to restart; [`panes`] (tumbling and hopping on the stream's clock), [`clocks`]
-//! (the same on clocks of groups) and [`sessions`] keep the state.
+//! [`core`] knows what is late and how to restart; `panes` (tumbling and hopping on the stream's clock, with `sliding`),
+//! `clocks` (the same on clocks of groups) and `sessions` keep the state.
 
 mod clocks;
 pub mod core;
@@ -17,6 +17,7 @@ mod panes;
 mod pending;
 mod sessions;
 pub mod shape;
+mod sliding;
 mod slots;
 mod spec;
 mod state;

@@ -12,20 +12,21 @@ use super::core::{Core, Engine, Fired, Late};
 use super::groups::Groups;
 use super::measure::{Arena, Inputs, no_partial};
 use super::shape::Grid;
+use super::sliding::{Merged, PANES_MIN, Sliding};
 use super::state::{Kind, Row, State};
 use crate::flow::outbox::Emit;
 use crate::operator::OperatorError;
 use crate::operator::aggregate::GroupId;
 
 /// No slot.
-const NONE: u32 = u32::MAX;
+pub(super) const NONE: u32 = u32::MAX;
 
-struct Pane {
+pub(super) struct Pane {
     /// The slot of a group, by id; [`NONE`] where it has none.
     slots: Vec<u32>,
     /// The group of a slot.
-    groups: Vec<GroupId>,
-    arena: Arena,
+    pub(super) groups: Vec<GroupId>,
+    pub(super) arena: Arena,
 }
 
 impl Pane {
@@ -51,6 +52,8 @@ impl Pane {
 /// The panes that some open window still needs.
 pub(super) struct Panes {
     grid: Grid,
+    /// Where a window has so many panes that it is worth it.
+    sliding: Option<Sliding>,
     representable: RangeInclusive<i64>,
     /// By start.
     panes: BTreeMap<i64, Pane>,
@@ -64,8 +67,13 @@ pub(super) struct Panes {
 
 impl Panes {
     pub(super) fn new(grid: Grid, representable: RangeInclusive<i64>) -> Self {
+        let sliding = match grid {
+            Grid::Fixed { size, offset, .. } if grid.panes_len() >= PANES_MIN => Some(Sliding::new(size, offset)),
+            _ => None,
+        };
         Self {
             grid,
+            sliding,
             representable,
             panes: BTreeMap::new(),
             fired: i64::MIN,
@@ -114,6 +122,9 @@ impl Panes {
         };
         let slots = pane.slots(ids, &mut core.groups);
         pane.arena.update(&slots, inputs)?;
+        if let Some(sliding) = &mut self.sliding {
+            sliding.touch(start);
+        }
         if core.setup.late == Late::Update {
             let closed = core.setup.closed(core.watermark);
             for end in self.grid.ends(start, closed, self.fired) {
@@ -138,8 +149,11 @@ impl Panes {
                 (pane.groups.clone(), pane.arena.finish()?)
             }
             _ => {
-                let (groups, mut merged) = self.merged(core, start..end, only)?;
-                (groups, merged.finish()?)
+                let mut merged = match &mut self.sliding {
+                    Some(sliding) if only.is_none() => sliding.window(core, &mut self.panes, start)?,
+                    _ => self.merged(core, start..end, only)?,
+                };
+                (merged.groups, merged.arena.finish()?)
             }
         };
         let mut fired = Fired { starts: vec![start; groups.len()], ends: vec![end; groups.len()], ..Fired::default() };
@@ -152,41 +166,25 @@ impl Panes {
         core.emit(fired, results, out)
     }
 
-    /// The merge of some panes: groups in order of first appearance, and their state.
+    /// The merge of some panes, for some groups only where they are given.
     fn merged(
         &mut self,
         core: &Core,
         range: std::ops::Range<i64>,
         only: Option<&[GroupId]>,
-    ) -> Result<(Vec<GroupId>, Arena), OperatorError> {
-        let mut merged = Arena::new(&core.setup.measures)?;
-        let mut groups = Vec::new();
-        let mut slots = vec![NONE; core.groups.ids_len()];
+    ) -> Result<Merged, OperatorError> {
+        let mut merged = Merged::new(core)?;
         for pane in self.panes.range_mut(range).map(|(_, pane)| pane) {
-            let wanted: Vec<u32> = match only {
-                None => (0..).take(pane.groups.len()).collect(),
-                Some(only) => only
-                    .iter()
-                    .filter_map(|id| pane.slots.get(*id as usize))
-                    .copied()
-                    .filter(|slot| *slot != NONE)
-                    .collect(),
+            let Some(only) = only else {
+                merged.add(core, &pane.groups, &pane.arena.partial()?)?;
+                continue;
             };
-            let place = |slot: &u32| {
-                let group = pane.groups[*slot as usize];
-                let place = &mut slots[group as usize];
-                if *place == NONE {
-                    *place = u32::try_from(groups.len()).expect("as many as groups");
-                    groups.push(group);
-                }
-                *place
-            };
-            let places: Vec<u32> = wanted.iter().map(place).collect();
-            merged.len = groups.len();
-            let partial = if only.is_none() { pane.arena.partial()? } else { pane.arena.partial_of(&wanted)? };
-            merged.merge(&places, &partial)?;
+            let slot = |id: &GroupId| pane.slots.get(*id as usize).copied().filter(|slot| *slot != NONE);
+            let slots: Vec<u32> = only.iter().filter_map(slot).collect();
+            let groups: Vec<GroupId> = slots.iter().map(|slot| pane.groups[*slot as usize]).collect();
+            merged.add(core, &groups, &pane.arena.partial_of(&slots)?)?;
         }
-        Ok((groups, merged))
+        Ok(merged)
     }
 
     /// The end of the next window that has rows, after those that have been emitted.

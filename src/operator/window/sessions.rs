@@ -89,7 +89,7 @@ impl Sessions {
             return Ok(None);
         }
         let (gap, group) = (self.gap, &mut self.groups[id as usize]);
-        let near = |session: &Session| at - session.last < gap && session.first - at < gap;
+        let near = |session: &Session| at.saturating_sub(session.last) < gap && session.first.saturating_sub(at) < gap;
         let from = group.sessions.iter().position(near);
         let Some(from) = from else {
             if at + gap <= closed {

@@ -75,6 +75,14 @@ impl Grid {
         }
     }
 
+    /// How many panes a window has.
+    pub fn panes_len(&self) -> i64 {
+        match self {
+            Self::Fixed { size, slide, .. } => size / gcd(*size, *slide),
+            Self::Days { .. } => 1,
+        }
+    }
+
     /// The pane that a time is in: its start and end.
     pub fn pane(&self, at: i64) -> (i64, i64) {
         match self {

@@ -12,6 +12,15 @@ const CHUNK_SLOTS: u32 = 1_024;
 /// A place for the state of one pane or session of one group.
 pub(super) type Slot = u32;
 
+/// Some of the slots of a list: those in one chunk.
+struct OfChunk {
+    index: u32,
+    /// Their positions in the list.
+    positions: Vec<u32>,
+    /// Their places in the chunk.
+    slots: Vec<u32>,
+}
+
 /// Slots, in chunks.
 #[derive(Default)]
 pub(super) struct Slots {
@@ -69,40 +78,46 @@ impl Slots {
         }
     }
 
-    /// Positions of slots by the chunk that they are in.
-    fn by_chunk(slots: impl Iterator<Item = Slot>) -> Vec<(u32, Vec<u32>, Vec<u32>)> {
-        let mut chunks: Vec<(u32, Vec<u32>, Vec<u32>)> = Vec::new();
-        let mut places: std::collections::HashMap<u32, usize> = std::collections::HashMap::new();
-        for (row, slot) in (0u32..).zip(slots) {
+    /// Slots by the chunk that they are in.
+    fn by_chunk(&self, slots: impl Iterator<Item = Slot>) -> Vec<OfChunk> {
+        let mut chunks: Vec<OfChunk> = Vec::new();
+        let mut places = vec![None; self.chunks.len()];
+        for (position, slot) in (0u32..).zip(slots) {
             let index = slot / CHUNK_SLOTS;
-            let place = *places.entry(index).or_insert_with(|| {
-                chunks.push((index, Vec::new(), Vec::new()));
+            let place = *places[index as usize].get_or_insert_with(|| {
+                chunks.push(OfChunk { index, positions: Vec::new(), slots: Vec::new() });
                 chunks.len() - 1
             });
-            chunks[place].1.push(row);
-            chunks[place].2.push(slot % CHUNK_SLOTS);
+            chunks[place].positions.push(position);
+            chunks[place].slots.push(slot % CHUNK_SLOTS);
         }
         chunks
     }
 
     /// Folds rows into their slots: of each pair the row's number and its slot.
     pub(super) fn update(&mut self, rows: &[(u32, Slot)], inputs: &Inputs) -> Result<(), ArrowError> {
-        for (index, positions, slots) in Self::by_chunk(rows.iter().map(|(_, slot)| *slot)) {
-            let rows: UInt32Array = positions.iter().map(|position| rows[*position as usize].0).collect();
-            self.arena(index).update(&slots, &inputs.take(&rows)?)?;
+        for chunk in self.by_chunk(rows.iter().map(|(_, slot)| *slot)) {
+            let arena = self.arena(chunk.index);
+            if chunk.slots.len() == inputs.len() {
+                // All rows of the batch, in order.
+                arena.update(&chunk.slots, inputs)?;
+                continue;
+            }
+            let rows = UInt32Array::from_iter_values(chunk.positions.iter().map(|position| rows[*position as usize].0));
+            arena.update(&chunk.slots, &inputs.take(&rows)?)?;
         }
         Ok(())
     }
 
     /// Folds partials into slots, row by row.
     pub(super) fn merge(&mut self, slots: &[Slot], partial: &[Vec<ArrayRef>]) -> Result<(), ArrowError> {
-        for (index, rows, slots) in Self::by_chunk(slots.iter().copied()) {
-            let rows = UInt32Array::from(rows);
+        for chunk in self.by_chunk(slots.iter().copied()) {
+            let rows = UInt32Array::from(chunk.positions);
             let some = |columns: &Vec<ArrayRef>| {
                 columns.iter().map(|column| arrow::compute::take(column, &rows, None)).collect::<Result<Vec<_>, _>>()
             };
             let partial = partial.iter().map(some).collect::<Result<Vec<_>, _>>()?;
-            self.arena(index).merge(&slots, &partial)?;
+            self.arena(chunk.index).merge(&chunk.slots, &partial)?;
         }
         Ok(())
     }
@@ -120,9 +135,9 @@ impl Slots {
             slots.extend_from_slice(list);
             owners.resize(slots.len(), owner);
         }
-        for (index, rows, slots) in Self::by_chunk(slots.into_iter()) {
-            let owners: Vec<u32> = rows.iter().map(|row| owners[*row as usize]).collect();
-            merged.merge(&owners, &self.arena(index).partial_of(&slots)?)?;
+        for chunk in self.by_chunk(slots.into_iter()) {
+            let owners: Vec<u32> = chunk.positions.iter().map(|position| owners[*position as usize]).collect();
+            merged.merge(&owners, &self.arena(chunk.index).partial_of(&chunk.slots)?)?;
         }
         Ok(merged)
     }
