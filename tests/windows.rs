@@ -345,9 +345,8 @@ proptest! {
 
     #[test]
     fn every_row_is_accepted_or_late(case in cases(), rows in streams(), cuts in prop::collection::vec(1usize..9, 1..20)) {
-        let Kind::Grid { size, slide, .. } = case.kind else { return Ok(()) };
+        let (Kind::Grid { size, .. } | Kind::Session { gap: size }) = case.kind;
         let case = Case { kind: Kind::Grid { size, slide: size, offset: 0 }, ..case };
-        let _ = slide;
         let (emissions, late) = read(case, &operator(case, &rows, &cuts, None));
         // The newest revision of every window counts each of its rows once.
         let newest: BTreeMap<Place, i64> = sorted(emissions.iter().map(|(place, numbers, revision)| (*place, *revision, numbers.0)).collect())
@@ -363,7 +362,7 @@ proptest! {
         cuts in prop::collection::vec(1usize..9, 1..20),
         others in prop::collection::vec(1usize..9, 1..20),
     ) {
-        // Watermarks that come with the batch come elsewhere when it is cut elsewhere: only groups' clocks, or one end.
+        // A watermark after each batch would come elsewhere when it is cut elsewhere, so there is one, at the end.
         let run = |cuts: &[usize]| {
             let mut windows = Windows::new(setup(case)).unwrap();
             let mut out = Vec::new();

@@ -368,3 +368,87 @@ impl Spec {
         about
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    use super::*;
+    use crate::flow::schema::timestamp_type;
+
+    /// The faults of a table: the text that each points at, and what it says.
+    fn faults(text: &str) -> Vec<(String, String)> {
+        let (mut settings, faults) = Settings::of(text);
+        let spec = parse(&mut settings);
+        settings.finish();
+        let faults = faults.borrow();
+        assert_eq!(spec.is_none(), faults.iter().any(|fault| !fault.what.starts_with("unknown key")), "{faults:?}");
+        faults.iter().map(|fault| (text[fault.at.clone()].to_owned(), fault.what.clone())).collect()
+    }
+
+    #[test]
+    fn windows_that_make_sense_have_no_fault() {
+        for window in [
+            r#"{ tumbling = "10s" }"#,
+            r#"{ tumbling = "10s", offset = "3s" }"#,
+            r#"{ tumbling = "1d", timezone = "Europe/Berlin", offset = "6h" }"#,
+            r#"{ hopping = "60s", every = "1s" }"#,
+            r#"{ hopping = "10s", every = "4s", offset = "1s" }"#,
+            r#"{ session = "30s" }"#,
+        ] {
+            for late in ["side", "drop", "update"] {
+                let text = format!(
+                    "window = {window}\nlate = \"{late}\"\nclock = \"group\"\nallowed_lateness = \"1m\"\naggregates = {{ n = \"count(*)\" }}\n"
+                );
+                assert_eq!(faults(&text), [], "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn nonsense_is_a_fault_at_its_place() {
+        let cases = [
+            (r#"{ tumbling = "0s" }"#, r#""0s""#, "no length"),
+            (r#"{ hopping = "1s", every = "2s" }"#, r#""2s""#, "longer than the window"),
+            (r#"{ hopping = "1s", every = "0s" }"#, r#""0s""#, "no length"),
+            (r#"{ hopping = "1s" }"#, r#"{ hopping = "1s" }"#, "`every` is missing"),
+            (r#"{ session = "1s", every = "1s" }"#, "every", "is for hopping windows"),
+            (r#"{ session = "1s", offset = "1s" }"#, "offset", "is for tumbling windows"),
+            (r#"{ tumbling = "1s", session = "1s" }"#, r#"{ tumbling = "1s", session = "1s" }"#, "one kind"),
+            (r#"{ tumbling = "1h", timezone = "Europe/Berlin" }"#, r#""Europe/Berlin""#, "whole days"),
+            (r#"{ tumbling = "1d", timezone = "Europe/Berlim" }"#, r#""Europe/Berlim""#, "no time zone"),
+            (r#"{ tumbling = "10s", offset = "10s" }"#, r#""10s""#, "not less than"),
+            (r#"{ tumbling = "999999d" }"#, r#""999999d""#, "longer than"),
+            (r#"{ tumbling = 10 }"#, "10", "bare number"),
+            (r#"{ tumblin = "10s" }"#, r#"{ tumblin = "10s" }"#, "expected { tumbling"),
+            (r#""10s""#, r#""10s""#, "got a string"),
+        ];
+        for (window, place, what) in cases {
+            let text = format!("window = {window}\naggregates = {{ n = \"count(*)\" }}\n");
+            let found = faults(&text);
+            assert!(found.iter().any(|fault| fault.0 == place && fault.1.contains(what)), "{window}: {found:?}");
+        }
+        let found = faults("window = { session = \"1s\" }\ngroup_by = [\"a\", \"a\"]\n");
+        assert!(found.iter().any(|fault| fault.1.contains("`aggregates` is missing")), "{found:?}");
+        assert!(found.iter().any(|fault| fault.0 == "\"a\"" && fault.1.contains("twice")), "{found:?}");
+    }
+
+    #[test]
+    fn columns_that_are_not_there_are_faults() {
+        let text = "window = { session = \"1s\" }\ngroup_by = [\"devise\", \"window_end\"]\naggregates = { n = \"count(*)\" }\n";
+        let (mut settings, _) = Settings::of(text);
+        let spec = parse(&mut settings).unwrap();
+        let columns = Schema::new(vec![
+            Field::new("ts", timestamp_type(), false),
+            Field::new("device", DataType::Utf8, true),
+            Field::new("window_end", timestamp_type(), false),
+        ]);
+        let input = StreamSchema { columns: Arc::new(columns), time: 0, out_of_orderness: Span::ZERO };
+        let faults = spec.bind(&input).err().unwrap();
+        assert_eq!(text[faults[0].at.clone()], *"\"devise\"");
+        assert_eq!(faults[0].help.as_deref(), Some("did you mean `device`?"));
+        assert!(faults[1].what.contains("`window_end` is a column of the window already"));
+    }
+}
