@@ -53,7 +53,7 @@ fn nulls_are_no_values() {
     assert_eq!(float("var_pop", vec![Some(1.0)]), Some(0.0));
     let column: ArrayRef = Arc::new(Float64Array::from(some));
     let count = |args: &[ArrayRef]| fold("count", args, None).as_primitive::<Int64Type>().value(0);
-    assert_eq!((count(&[column.clone()]), count(&[])), (2, 3));
+    assert_eq!((count(std::slice::from_ref(&column)), count(&[])), (2, 3));
     assert!(fold("quantile", &[Arc::new(Float64Array::from(vec![None, None]))], Some(0.5)).is_null(0));
 }
 
@@ -68,7 +68,7 @@ fn nan_is_the_greatest_value_and_spoils_sums() {
         assert!(float("min", vec![Some(nan)]).unwrap().is_nan());
     }
     let values: ArrayRef = Arc::new(Float64Array::from(vec![1.0, f64::NAN, 2.0]));
-    let quantile = |p| fold("quantile", &[values.clone()], Some(p)).as_primitive::<Float64Type>().value(0);
+    let quantile = |p| fold("quantile", std::slice::from_ref(&values), Some(p)).as_primitive::<Float64Type>().value(0);
     assert_eq!(quantile(0.0), 1.0);
     assert_eq!(quantile(0.5), 2.0);
     assert!(quantile(1.0).is_nan());
@@ -79,10 +79,10 @@ fn whole_numbers_are_exact() {
     let big: ArrayRef = Arc::new(Int64Array::from(vec![i64::MAX, 1, -1]));
     assert_eq!(fold("sum", &[big], None).as_primitive::<Int64Type>().value(0), i64::MAX);
     let small: ArrayRef = Arc::new(UInt8Array::from(vec![255, 255]));
-    assert_eq!(fold("sum", &[small.clone()], None).as_primitive::<UInt64Type>().value(0), 510);
+    assert_eq!(fold("sum", std::slice::from_ref(&small), None).as_primitive::<UInt64Type>().value(0), 510);
     assert_eq!(fold("avg", &[small], None).as_primitive::<Float64Type>().value(0), 255.0);
     let over: ArrayRef = Arc::new(Int64Array::from(vec![i64::MAX, 1]));
-    let mut sum = make("sum", &[over.clone()], None).create().unwrap();
+    let mut sum = make("sum", std::slice::from_ref(&over), None).create().unwrap();
     sum.update(&[0, 0], 1, &[over], None, &[0, 0]).unwrap();
     assert!(sum.finish(1).is_err());
 }
@@ -99,8 +99,8 @@ fn spread_does_not_cancel() {
 fn first_and_last_go_by_time_and_then_by_arrival() {
     let values: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), Some("b"), Some("c"), Some("d"), None]));
     for (function, expected) in [("first", "b"), ("last", "d")] {
-        let mut aggregate = make(function, &[values.clone()], None).create().unwrap();
-        aggregate.update(&[0; 5], 1, &[values.clone()], None, &[5, 2, 2, 5, 9]).unwrap();
+        let mut aggregate = make(function, std::slice::from_ref(&values), None).create().unwrap();
+        aggregate.update(&[0; 5], 1, std::slice::from_ref(&values), None, &[5, 2, 2, 5, 9]).unwrap();
         assert_eq!(aggregate.finish(1).unwrap().as_string::<i32>().value(0), expected, "{function}");
     }
 }
@@ -108,12 +108,12 @@ fn first_and_last_go_by_time_and_then_by_arrival() {
 #[test]
 fn other_types_have_extremes() {
     let text: ArrayRef = Arc::new(StringArray::from(vec![Some("b"), None, Some("a"), Some("ab")]));
-    assert_eq!(fold("min", &[text.clone()], None).as_string::<i32>().value(0), "a");
+    assert_eq!(fold("min", std::slice::from_ref(&text), None).as_string::<i32>().value(0), "a");
     assert_eq!(fold("max", &[text], None).as_string::<i32>().value(0), "b");
     let truth: ArrayRef = Arc::new(BooleanArray::from(vec![false, true]));
     assert!(fold("max", &[truth], None).as_boolean().value(0));
     let time: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![3, -1]).with_timezone("UTC"));
-    assert_eq!(fold("min", &[time.clone()], None).data_type(), time.data_type());
+    assert_eq!(fold("min", std::slice::from_ref(&time), None).data_type(), time.data_type());
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn wrong_arguments_say_why() {
 fn a_filter_lets_rows_through() {
     let values: ArrayRef = Arc::new(Int32Array::from(vec![1, 2, 4, 8]));
     let keep = BooleanArray::from(vec![Some(true), None, Some(false), Some(true)]);
-    let mut sum = make("sum", &[values.clone()], None).create().unwrap();
+    let mut sum = make("sum", std::slice::from_ref(&values), None).create().unwrap();
     sum.update(&[0, 0, 1, 1], 2, &[values], Some(&keep), &[0; 4]).unwrap();
     assert_eq!(sum.finish(2).unwrap().as_primitive::<Int64Type>().values(), &[1, 8]);
 }
@@ -186,7 +186,7 @@ proptest! {
         let keep: BooleanArray = rows.iter().map(|row| Some(row.2)).collect();
         let times: Vec<i64> = rows.iter().map(|row| row.3).collect();
         for (function, p) in ALL {
-            let factory = make(function, &[values.clone()], p);
+            let factory = make(function, std::slice::from_ref(&values), p);
             let folded = |from: usize, to: usize| {
                 let mut aggregate = factory.create().unwrap();
                 let (args, keep) = (values.slice(from, to - from), keep.slice(from, to - from));
@@ -228,7 +228,7 @@ proptest! {
 fn a_sketch_spans_all_numbers_in_bounded_space() {
     let values: Vec<f64> = (-300..=300).map(|exponent| 10f64.powi(exponent)).collect();
     let column: ArrayRef = Arc::new(Float64Array::from(values));
-    let factory = make("quantile", &[column.clone()], Some(0.99));
+    let factory = make("quantile", std::slice::from_ref(&column), Some(0.99));
     let mut aggregate = factory.create().unwrap();
     aggregate.update(&vec![0; 601], 1, &[column], None, &[0; 601]).unwrap();
     // Rank ⌊0.99·600⌋ = 594 of 0..=600: 10^294.

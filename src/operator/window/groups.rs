@@ -7,8 +7,9 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use arrow::array::cast::AsArray;
-use arrow::array::{Array, ArrayRef, StringArray};
-use arrow::datatypes::{DataType, Schema};
+use arrow::array::{Array, ArrayRef, Int64Array, StringArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type, Schema};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, RowParser, SortField};
 use foldhash::fast::RandomState;
@@ -29,7 +30,7 @@ pub(super) struct Groups {
     hasher: RandomState,
     /// By id. Of a group that is gone, empty.
     keys: Vec<Box<[u8]>>,
-    /// The group of the key NULL of a text column, which has no bytes.
+    /// The group of the key NULL of a single column, which has no bytes.
     null: Option<GroupId>,
     /// How many panes or sessions hold a group, by id; or [`FREE`].
     holders: Vec<u32>,
@@ -42,6 +43,8 @@ enum Encoder {
     One,
     /// One text column: its bytes are the key.
     Text,
+    /// One column of whole numbers, of this type: the number is the key.
+    Whole(DataType),
     /// Anything else, in Arrow's row format.
     Rows(RowConverter, RowParser),
 }
@@ -52,6 +55,8 @@ impl Groups {
         let encoder = match types.as_slice() {
             [] => Encoder::One,
             [DataType::Utf8] => Encoder::Text,
+            // All that 64 bits with a sign can hold.
+            [whole] if whole.is_integer() && *whole != DataType::UInt64 => Encoder::Whole(whole.clone()),
             _ => {
                 let converter = RowConverter::new(types.into_iter().map(SortField::new).collect())?;
                 let parser = converter.parser();
@@ -97,6 +102,15 @@ impl Groups {
                 let column = columns[0].as_string::<i32>();
                 for row in 0..rows_len {
                     let id = if column.is_null(row) { self.null_id() } else { self.id(column.value(row).as_bytes()) };
+                    ids.push(id);
+                }
+            }
+            Encoder::Whole(_) => {
+                let column = cast(&columns[0], &DataType::Int64)?;
+                let column = column.as_primitive::<Int64Type>();
+                for row in 0..rows_len {
+                    let id =
+                        if column.is_null(row) { self.null_id() } else { self.id(&column.value(row).to_le_bytes()) };
                     ids.push(id);
                 }
             }
@@ -184,7 +198,64 @@ impl Groups {
                 };
                 Ok(vec![Arc::new(ids.iter().map(text).collect::<StringArray>())])
             }
+            Encoder::Whole(data_type) => {
+                let whole = |id: &GroupId| {
+                    (self.null != Some(*id)).then(|| i64::from_le_bytes(key(id).try_into().expect("eight bytes")))
+                };
+                Ok(vec![cast(&ids.iter().map(whole).collect::<Int64Array>(), data_type)?])
+            }
             Encoder::Rows(converter, parser) => converter.convert_rows(ids.iter().map(|id| parser.parse(key(id)))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Float64Array, Int8Array, UInt64Array};
+    use arrow::datatypes::Field;
+
+    use super::*;
+
+    /// Interns a column, and gives back the ids and the keys that they stand for.
+    fn round(groups: &mut Groups, column: &ArrayRef) -> (Vec<GroupId>, ArrayRef) {
+        let mut ids = Vec::new();
+        groups.intern(column.len(), std::slice::from_ref(column), &mut ids).unwrap();
+        let keys = groups.columns(&ids).unwrap().remove(0);
+        (ids, keys)
+    }
+
+    fn groups(column: &ArrayRef) -> Groups {
+        let schema = Schema::new(vec![Field::new("key", column.data_type().clone(), true)]);
+        Groups::new(&schema, &[0], 100).unwrap()
+    }
+
+    #[test]
+    fn keys_of_every_type_come_back() {
+        let columns: [ArrayRef; 4] = [
+            Arc::new(StringArray::from(vec![Some(""), None, Some("a"), Some(""), None])),
+            Arc::new(Int8Array::from(vec![Some(0), None, Some(-128), Some(0), None])),
+            Arc::new(UInt64Array::from(vec![Some(0), None, Some(u64::MAX), Some(0), None])),
+            Arc::new(Float64Array::from(vec![Some(0.5), None, Some(-1.0), Some(0.5), None])),
+        ];
+        for column in columns {
+            let (ids, keys) = round(&mut groups(&column), &column);
+            assert_eq!(ids, [0, 1, 2, 0, 1], "{column:?}");
+            assert_eq!(&keys, &column);
+        }
+    }
+
+    #[test]
+    fn ids_are_given_again_when_nothing_holds_them() {
+        let column: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), None]));
+        let mut groups = groups(&column);
+        round(&mut groups, &column);
+        groups.hold(0);
+        groups.hold(0);
+        groups.hold(1);
+        groups.release(0);
+        groups.release(1);
+        // NULL is gone, `a` is still held.
+        let other: ArrayRef = Arc::new(StringArray::from(vec![Some("b"), Some("a"), None]));
+        assert_eq!(round(&mut groups, &other), (vec![1, 0, 2], other.clone()));
     }
 }
