@@ -29,11 +29,13 @@ struct Group {
     revisions: Vec<(i64, i64)>,
     /// The watermark at which something is to be done.
     deadline: i64,
+    /// How early it appeared among all groups.
+    order: u64,
 }
 
 impl Default for Group {
     fn default() -> Self {
-        Self { seen: None, fired: i64::MIN, panes: Vec::new(), revisions: Vec::new(), deadline: i64::MAX }
+        Self { seen: None, fired: i64::MIN, panes: Vec::new(), revisions: Vec::new(), deadline: i64::MAX, order: 0 }
     }
 }
 
@@ -62,11 +64,20 @@ pub(super) struct Clocks {
     groups: Vec<Group>,
     slots: Slots,
     pending: Pending,
+    /// How many groups have appeared.
+    appeared: u64,
 }
 
 impl Clocks {
     pub(super) fn new(grid: Grid, representable: RangeInclusive<i64>) -> Self {
-        Self { grid, representable, groups: Vec::new(), slots: Slots::default(), pending: Pending::default() }
+        Self {
+            grid,
+            representable,
+            groups: Vec::new(),
+            slots: Slots::default(),
+            pending: Pending::default(),
+            appeared: 0,
+        }
     }
 
     /// The slot for a row; none where it is late.
@@ -110,7 +121,7 @@ impl Clocks {
                 None => group.revisions.push((end, 0)),
             }
         }
-        pending.push(Due { start, end, group: id, revision, order: u64::from(id), slots: group.slots(start, end) });
+        pending.push(Due { start, end, group: id, revision, order: group.order, slots: group.slots(start, end) });
     }
 
     fn deadline(core: &Core, grid: &Grid, group: &Group) -> i64 {
@@ -143,6 +154,8 @@ impl Clocks {
         if group.seen.is_none() {
             // A group's clock is kept for good: without it a late row would open its windows again.
             core.groups.hold(id);
+            group.order = self.appeared;
+            self.appeared += 1;
         }
         group.seen = Some(group.seen.map_or(at, |seen| seen.max(at)));
         if group.watermark(core) >= group.deadline {
@@ -210,7 +223,7 @@ impl Engine for Clocks {
                 kind: Kind::Clock,
                 start: seen,
                 end: seen,
-                revision: 0,
+                revision: group.order.cast_signed(),
                 group: id,
             }));
             let row = |(end, revision): &(i64, i64)| Row {
@@ -240,6 +253,8 @@ impl Engine for Clocks {
                 Kind::Clock => {
                     group.seen = Some(row.start);
                     group.fired = core.setup.fired(group.watermark(core));
+                    group.order = row.revision.cast_unsigned();
+                    self.appeared = self.appeared.max(group.order.saturating_add(1));
                     core.groups.hold(*id);
                 }
                 Kind::Revision => group.revisions.push((row.end, row.revision)),

@@ -3,7 +3,7 @@
 //! A row is folded once, into its pane; a window is the merge of its panes, a tumbling window is one pane. A pane keeps
 //! its groups densely, in order of first appearance, and windows are emitted in that order.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use arrow::array::{RecordBatch, UInt32Array};
@@ -60,7 +60,7 @@ pub(super) struct Panes {
     /// Windows that end at or before this have been emitted.
     fired: i64,
     /// The newest revision of windows that have been emitted and are not closed: by end and group.
-    revisions: BTreeMap<i64, HashMap<GroupId, i64>>,
+    revisions: BTreeMap<i64, BTreeMap<GroupId, i64>>,
     /// Windows that have rows that were not in them when they were emitted.
     dirty: BTreeSet<(i64, GroupId)>,
 }
@@ -180,7 +180,9 @@ impl Panes {
                 continue;
             };
             let slot = |id: &GroupId| pane.slots.get(*id as usize).copied().filter(|slot| *slot != NONE);
-            let slots: Vec<u32> = only.iter().filter_map(slot).collect();
+            let mut slots: Vec<u32> = only.iter().filter_map(slot).collect();
+            // In order of first appearance, whatever the ids are.
+            slots.sort_unstable();
             let groups: Vec<GroupId> = slots.iter().map(|slot| pane.groups[*slot as usize]).collect();
             merged.add(core, &groups, &pane.arena.partial_of(&slots)?)?;
         }

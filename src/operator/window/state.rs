@@ -21,7 +21,7 @@ pub(super) enum Kind {
     /// Of a pane or session, with its partials: these rows come first. `start` and `end` are a pane's start (both), or
     /// the times of a session's first and last row.
     Partial = 0,
-    /// A group's clock: `start` is its greatest event time.
+    /// A group's clock: `start` is its greatest event time, `revision` how early the group appeared among all.
     Clock = 1,
     /// The newest revision of the window that ends at `end`.
     Revision = 2,
