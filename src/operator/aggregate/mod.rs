@@ -1,8 +1,30 @@
 //! Functions over the rows of a group, for all groups of a window at once.
+//!
+//! What is common to all of them, in SQL's spirit:
+//!
+//! - NULL is no value: every function but `count(*)` passes over it, and one that saw no value gives NULL (`count` 0).
+//! - NaN is a value: `sum`, `avg`, `var` and `stddev` of rows with a NaN are NaN; `min`, `max` and `quantile` hold it
+//!   for greater than every number.
+//! - The result is the same however rows are cut into batches and panes: `merge(partial(a), b) = fold(a, b)`, for
+//!   floating point sums up to rounding.
 
-use arrow::array::{ArrayRef, BooleanArray};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray};
+use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::datatypes::{DataType, Field};
 use arrow::error::ArrowError;
+
+pub mod cell;
+pub mod count;
+pub mod edge;
+pub mod extreme;
+pub mod moment;
+pub mod quantile;
+pub mod sum;
+
+#[cfg(test)]
+mod tests;
 
 /// A group's place in the window: dense, from nought.
 pub type GroupId = u32;
@@ -41,4 +63,118 @@ pub trait AggregateFactory: Send + Sync {
 
     /// An empty one.
     fn create(&self) -> Result<Box<dyn Aggregate>, ArrowError>;
+}
+
+/// The functions that have kernels of their own, and a line on each. Every other aggregate function goes through the
+/// adapter of [`expr`](crate::expr).
+pub static AGGREGATES: &[(&str, &str)] = &[
+    ("count", "how many rows, or how many values that are not null"),
+    ("sum", "the sum; whole numbers stay exact, and a result that does not fit stops the run"),
+    ("avg", "the arithmetic mean"),
+    ("min", "the smallest value"),
+    ("max", "the greatest value"),
+    ("first", "the value of the earliest event"),
+    ("last", "the value of the latest event"),
+    ("var", "the variance of a sample; also var_samp, and var_pop of a population"),
+    ("stddev", "the standard deviation of a sample; also stddev_samp, and stddev_pop of a population"),
+    ("quantile", "quantile(x, p), within 1 % of the value"),
+];
+
+/// Our own kernel of a function over arguments of these types; `None` where there is none and the adapter has to do.
+///
+/// `constant` is the second argument of `quantile`. The error says what is wrong with the arguments.
+pub fn kernel(
+    function: &str,
+    args: &[DataType],
+    constant: Option<f64>,
+) -> Result<Option<Arc<dyn AggregateFactory>>, String> {
+    let kernel = match (function, args) {
+        ("count", []) => Some(count::kernel(true)),
+        ("count", [_]) => Some(count::kernel(false)),
+        ("sum", [input]) => sum::sum(input),
+        ("avg" | "mean", [input]) => sum::avg(input),
+        ("min", [input]) => extreme::kernel(input, extreme::Sense::Least),
+        ("max", [input]) => extreme::kernel(input, extreme::Sense::Greatest),
+        ("var" | "var_samp" | "var_sample", [input]) => moment::kernel(input, moment::Moment::SampleVariance),
+        ("var_pop" | "var_population", [input]) => moment::kernel(input, moment::Moment::Variance),
+        ("stddev" | "stddev_samp", [input]) => moment::kernel(input, moment::Moment::SampleDeviation),
+        ("stddev_pop", [input]) => moment::kernel(input, moment::Moment::Deviation),
+        ("first" | "last", [input]) => {
+            let edge = if function == "first" { edge::Edge::First } else { edge::Edge::Last };
+            let no_kernel = || format!("`{function}` does not take values of type {input}");
+            Some(edge::kernel(input, edge).ok_or_else(no_kernel)?)
+        }
+        ("first" | "last", _) => return Err(format!("`{function}` takes one argument, got {}", args.len())),
+        ("quantile", [input, _]) if input.is_numeric() => Some(quantile::kernel(probability(constant)?)),
+        ("quantile", [input, _]) => return Err(format!("`quantile` takes numbers, got values of type {input}")),
+        ("quantile", _) => return Err(format!("`quantile` takes a value and a probability, got {}", args.len())),
+        _ => None,
+    };
+    Ok(kernel.map(|kernel| Arc::new(kernel) as Arc<dyn AggregateFactory>))
+}
+
+fn probability(constant: Option<f64>) -> Result<f64, String> {
+    let p = constant.ok_or("the probability of `quantile` must be a constant from 0 to 1")?;
+    if (0.0..=1.0).contains(&p) { Ok(p) } else { Err(format!("the probability of `quantile` is from 0 to 1, got {p}")) }
+}
+
+/// What makes an empty aggregate.
+type Create = Box<dyn Fn() -> Box<dyn Aggregate> + Send + Sync>;
+
+/// A factory that is its answers.
+struct Kernel {
+    output: DataType,
+    partial: Vec<Field>,
+    create: Create,
+}
+
+impl Kernel {
+    fn new(output: DataType, partial: &[(&str, DataType)], create: Create) -> Self {
+        let field = |(name, data_type): &(&str, DataType)| Field::new(*name, data_type.clone(), true);
+        Self { output, partial: partial.iter().map(field).collect(), create }
+    }
+}
+
+impl AggregateFactory for Kernel {
+    fn output(&self) -> DataType {
+        self.output.clone()
+    }
+
+    fn partial(&self) -> Vec<Field> {
+        self.partial.clone()
+    }
+
+    fn create(&self) -> Result<Box<dyn Aggregate>, ArrowError> {
+        Ok((self.create)())
+    }
+}
+
+/// Calls `fold(row, group)` for every row that the filter lets through and that has a value.
+fn each_row(
+    groups: &[GroupId],
+    keep: Option<&BooleanArray>,
+    nulls: Option<&NullBuffer>,
+    mut fold: impl FnMut(usize, usize),
+) {
+    let kept = keep.map(|keep| match keep.nulls() {
+        Some(nulls) => keep.values() & nulls.inner(),
+        None => keep.values().clone(),
+    });
+    let mask: Option<BooleanBuffer> = match (kept, nulls.filter(|nulls| nulls.null_count() > 0)) {
+        (Some(kept), Some(nulls)) => Some(&kept & nulls.inner()),
+        (Some(kept), None) => Some(kept),
+        (None, Some(nulls)) => Some(nulls.inner().clone()),
+        (None, None) => None,
+    };
+    match mask {
+        None => groups.iter().enumerate().for_each(|(row, group)| fold(row, *group as usize)),
+        Some(mask) => mask.set_indices().for_each(|row| fold(row, groups[row] as usize)),
+    }
+}
+
+/// Grows the state to at least so many groups.
+fn reserve<T: Clone>(state: &mut Vec<T>, groups_len: usize, empty: T) {
+    if state.len() < groups_len {
+        state.resize(groups_len, empty);
+    }
 }

@@ -1,0 +1,246 @@
+//! The window operator, whatever its windows are: what is late, what is emitted, how it restarts.
+
+use std::sync::Arc;
+
+use arrow::array::cast::AsArray;
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, TimestampMicrosecondArray};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{Field, Schema, SchemaRef, TimestampMicrosecondType};
+use arrow::error::ArrowError;
+
+use super::clocks::Clocks;
+use super::groups::{Groups, OVERFLOW};
+use super::measure::Measure;
+use super::panes::Panes;
+use super::sessions::Sessions;
+use super::shape::Shape;
+use super::state::State;
+use crate::flow::outbox::{Emit, Port};
+use crate::flow::schema::{StreamSchema, timestamp_type};
+use crate::flow::time::{Span, Timestamp};
+use crate::operator::aggregate::GroupId;
+use crate::operator::{Operator, OperatorError};
+
+/// Whose event time closes windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// The stream's watermark, for all groups.
+    Stream,
+    /// Every group has a watermark of its own: its greatest event time less the stream's `out_of_orderness`. The
+    /// windows of a group that is silent stay open until the stream is over.
+    Group,
+}
+
+/// What becomes of rows behind the watermark. Rows all of whose windows have closed are late, and go to the side output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Late {
+    /// A window is emitted once, when it closes: when the watermark has reached its end and `allowed_lateness` more.
+    Set,
+    /// A window is emitted when the watermark reaches its end, and again, with the next revision, after every batch
+    /// with rows for it, until it closes.
+    Update,
+}
+
+/// What becomes of rows of new groups beyond `groups_max`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overflow {
+    /// The run fails.
+    Stop,
+    /// They go where late rows go.
+    Side,
+}
+
+/// All that a window operator needs to know.
+pub struct Setup {
+    /// The rows that it takes.
+    pub input: StreamSchema,
+    /// The columns that make a group; none for one group of all rows.
+    pub group_by: Vec<usize>,
+    /// What is computed.
+    pub measures: Vec<Measure>,
+    /// Where windows lie.
+    pub shape: Shape,
+    /// Whose event time closes them.
+    pub clock: Clock,
+    /// How long they stay open after their end.
+    pub allowed_lateness: Span,
+    /// What becomes of rows after their end.
+    pub late: Late,
+    /// How many groups there may be at once.
+    pub groups_max: usize,
+    /// What becomes of rows of more groups.
+    pub overflow: Overflow,
+}
+
+impl Setup {
+    /// The rows at the main output: `window_start`, `window_end` (the event time), the group, the aggregates, and with
+    /// [`Late::Update`] the `revision`.
+    pub fn output(&self) -> StreamSchema {
+        let mut fields = vec![
+            Field::new("window_start", timestamp_type(), false),
+            Field::new("window_end", timestamp_type(), false),
+        ];
+        fields.extend(self.group_by.iter().map(|index| self.input.columns.field(*index).clone()));
+        fields.extend(self.measures.iter().map(Measure::field));
+        if self.late == Late::Update {
+            fields.push(Field::new("revision", arrow::datatypes::DataType::Int64, false));
+        }
+        StreamSchema { columns: Arc::new(Schema::new(fields)), time: 1, out_of_orderness: Span::ZERO }
+    }
+
+    /// Windows that end at or before this are emitted, when event time is `watermark`.
+    pub(super) fn fired(&self, watermark: i64) -> i64 {
+        match self.late {
+            Late::Set => self.closed(watermark),
+            Late::Update => watermark,
+        }
+    }
+
+    /// Windows that end at or before this take no more rows, when event time is `watermark`.
+    pub(super) fn closed(&self, watermark: i64) -> i64 {
+        Timestamp::from_micros(watermark).minus(self.allowed_lateness).micros()
+    }
+
+    /// The watermark of a group that has seen a time.
+    pub(super) fn group_watermark(&self, seen: i64) -> i64 {
+        Timestamp::from_micros(seen).minus(self.input.out_of_orderness).micros()
+    }
+}
+
+/// Windows to be emitted, a row each.
+#[derive(Default)]
+pub(super) struct Fired {
+    pub(super) starts: Vec<i64>,
+    pub(super) ends: Vec<i64>,
+    pub(super) groups: Vec<GroupId>,
+    pub(super) revisions: Vec<i64>,
+}
+
+/// What every kind of window has.
+pub(super) struct Core {
+    pub(super) setup: Setup,
+    pub(super) groups: Groups,
+    pub(super) watermark: i64,
+    output: SchemaRef,
+}
+
+/// Rows with their groups, none of which has overflown.
+pub(super) struct Admitted {
+    pub(super) batch: RecordBatch,
+    pub(super) ids: Vec<GroupId>,
+}
+
+impl Core {
+    /// Event times of a batch.
+    pub(super) fn times(&self, batch: &RecordBatch) -> TimestampMicrosecondArray {
+        batch.column(self.setup.input.time).as_primitive::<TimestampMicrosecondType>().clone()
+    }
+
+    /// Finds the group of every row; rows of groups that do not fit are set aside.
+    pub(super) fn admit(&mut self, batch: RecordBatch, out: &mut dyn Emit) -> Result<Admitted, OperatorError> {
+        let keys: Vec<ArrayRef> = self.setup.group_by.iter().map(|index| batch.column(*index).clone()).collect();
+        let mut ids = Vec::with_capacity(batch.num_rows());
+        if !self.groups.intern(batch.num_rows(), &keys, &mut ids)? {
+            return Ok(Admitted { batch, ids });
+        }
+        if self.setup.overflow == Overflow::Stop {
+            let max = self.setup.groups_max;
+            return Err(OperatorError::Limit(format!("more than {max} groups at once (`max_groups`)")));
+        }
+        let batch = self.set_aside(batch, |row| ids[row] == OVERFLOW, out)?;
+        ids.retain(|id| *id != OVERFLOW);
+        Ok(Admitted { batch, ids })
+    }
+
+    /// Sends rows to the side output, and gives back the others.
+    pub(super) fn set_aside(
+        &self,
+        batch: RecordBatch,
+        aside: impl Fn(usize) -> bool,
+        out: &mut dyn Emit,
+    ) -> Result<RecordBatch, OperatorError> {
+        let aside: BooleanArray = (0..batch.num_rows()).map(|row| Some(aside(row))).collect();
+        if aside.true_count() == 0 {
+            return Ok(batch);
+        }
+        out.emit_to(Port::Side, filter_record_batch(&batch, &aside)?)?;
+        Ok(filter_record_batch(&batch, &arrow::compute::not(&aside)?)?)
+    }
+
+    /// Emits windows with their results.
+    pub(super) fn emit(&self, fired: Fired, results: Vec<ArrayRef>, out: &mut dyn Emit) -> Result<(), OperatorError> {
+        if fired.groups.is_empty() {
+            return Ok(());
+        }
+        let time = |micros: Vec<i64>| -> ArrayRef {
+            Arc::new(TimestampMicrosecondArray::from(micros).with_data_type(timestamp_type()))
+        };
+        let mut columns = vec![time(fired.starts), time(fired.ends)];
+        columns.extend(self.groups.columns(&fired.groups)?);
+        columns.extend(results);
+        if self.setup.late == Late::Update {
+            columns.push(Arc::new(Int64Array::from(fired.revisions)));
+        }
+        Ok(out.emit(RecordBatch::try_new(self.output.clone(), columns)?)?)
+    }
+}
+
+/// How a kind of window keeps its state.
+pub(super) trait Engine: Send {
+    fn process(&mut self, core: &mut Core, batch: RecordBatch, out: &mut dyn Emit) -> Result<(), OperatorError>;
+    /// The core's watermark has moved.
+    fn advance(&mut self, core: &mut Core, out: &mut dyn Emit) -> Result<(), OperatorError>;
+    fn snapshot(&mut self, core: &Core) -> Result<State, OperatorError>;
+    /// The core's watermark is restored already, and `ids` are the groups of the state's rows.
+    fn restore(&mut self, core: &mut Core, state: &State, ids: &[GroupId]) -> Result<(), OperatorError>;
+}
+
+/// The operator: aggregates of groups over windows of event time.
+pub struct Windows {
+    core: Core,
+    engine: Box<dyn Engine>,
+}
+
+impl Windows {
+    /// Without any row yet.
+    pub fn new(setup: Setup) -> Result<Self, ArrowError> {
+        let groups = Groups::new(&setup.input.columns, &setup.group_by, setup.groups_max)?;
+        let engine: Box<dyn Engine> = match (&setup.shape, setup.clock) {
+            (Shape::Session { gap }, _) => Box::new(Sessions::new(*gap)),
+            (Shape::Grid(grid), Clock::Stream) => Box::new(Panes::new(grid.clone(), setup.shape.representable())),
+            (Shape::Grid(grid), Clock::Group) => Box::new(Clocks::new(grid.clone(), setup.shape.representable())),
+        };
+        let output = setup.output().columns;
+        Ok(Self { core: Core { setup, groups, watermark: Timestamp::START.micros(), output }, engine })
+    }
+}
+
+impl Operator for Windows {
+    fn process(&mut self, batch: RecordBatch, out: &mut dyn Emit) -> Result<(), OperatorError> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        self.engine.process(&mut self.core, batch, out)
+    }
+
+    fn advance(&mut self, watermark: Timestamp, out: &mut dyn Emit) -> Result<(), OperatorError> {
+        if watermark.micros() <= self.core.watermark {
+            return Ok(());
+        }
+        self.core.watermark = watermark.micros();
+        self.engine.advance(&mut self.core, out)
+    }
+
+    fn snapshot(&mut self) -> Result<Option<RecordBatch>, OperatorError> {
+        Ok(Some(self.engine.snapshot(&self.core)?.encode(&self.core)?))
+    }
+
+    fn restore(&mut self, state: &RecordBatch) -> Result<(), OperatorError> {
+        let (state, keys) = State::decode(&mut self.core, state)?;
+        let mut ids = Vec::new();
+        if self.core.groups.intern(state.rows.len(), &keys, &mut ids)? {
+            return Err(OperatorError::Limit("the checkpoint has more groups than `max_groups`".to_owned()));
+        }
+        self.engine.restore(&mut self.core, &state, &ids)
+    }
+}

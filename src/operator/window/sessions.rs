@@ -1,0 +1,304 @@
+//! Session windows, on the stream's clock or on those of the groups.
+//!
+//! A session is `[first, last + gap)` of a group's rows: a row less than `gap` from a session belongs to it, and joins
+//! it with the session on its other side. Joined sessions keep their slots, which are merged when they are emitted.
+//!
+//! With `late = "update"` a row that reaches a session which was emitted gives it its next revision, with its new
+//! bounds; of sessions that are joined the newest revision counts on.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::ops::RangeInclusive;
+
+use arrow::array::RecordBatch;
+
+use super::core::{Clock, Core, Engine, Late};
+use super::measure::Inputs;
+use super::pending::{Due, Pending};
+use super::shape::Shape;
+use super::slots::{Slot, Slots, partials};
+use super::state::{Kind, Row, State};
+use crate::flow::outbox::Emit;
+use crate::flow::time::Timestamp;
+use crate::operator::OperatorError;
+use crate::operator::aggregate::GroupId;
+
+/// The revision of a session that was never emitted.
+const UNSEEN: i64 = -1;
+
+struct Session {
+    first: i64,
+    last: i64,
+    slots: Vec<Slot>,
+    revision: i64,
+    /// It was emitted as it is.
+    fired: bool,
+    /// How early it began among all.
+    order: u64,
+}
+
+#[derive(Default)]
+struct Group {
+    /// By time; each at least `gap` from the next.
+    sessions: Vec<Session>,
+    /// The greatest event time, on a clock of its own.
+    seen: Option<i64>,
+    /// The watermark at which something is to be done.
+    deadline: Option<i64>,
+}
+
+/// The open sessions of all groups.
+pub(super) struct Sessions {
+    gap: i64,
+    representable: RangeInclusive<i64>,
+    /// By id.
+    groups: Vec<Group>,
+    slots: Slots,
+    pending: Pending,
+    /// Deadlines on the stream's clock; those that are not their group's any more are passed over.
+    deadlines: BinaryHeap<Reverse<(i64, GroupId)>>,
+    begun: u64,
+}
+
+impl Sessions {
+    pub(super) fn new(gap: i64) -> Self {
+        Self {
+            gap,
+            representable: Shape::Session { gap }.representable(),
+            groups: Vec::new(),
+            slots: Slots::default(),
+            pending: Pending::default(),
+            deadlines: BinaryHeap::new(),
+            begun: 0,
+        }
+    }
+
+    fn watermark(&self, core: &Core, id: GroupId) -> i64 {
+        match core.setup.clock {
+            Clock::Stream => core.watermark,
+            Clock::Group => {
+                self.groups[id as usize].seen.map_or(Timestamp::START.micros(), |seen| core.setup.group_watermark(seen))
+            }
+        }
+    }
+
+    /// The slot for a row, in the session that it belongs to or begins; none where it is late.
+    fn place(&mut self, core: &mut Core, id: GroupId, at: i64) -> Result<Option<Slot>, OperatorError> {
+        let closed = core.setup.closed(self.watermark(core, id));
+        if !self.representable.contains(&at) {
+            return Ok(None);
+        }
+        let (gap, group) = (self.gap, &mut self.groups[id as usize]);
+        let near = |session: &Session| at.saturating_sub(session.last) < gap && session.first.saturating_sub(at) < gap;
+        let from = group.sessions.iter().position(near);
+        let Some(from) = from else {
+            if at + gap <= closed {
+                return Ok(None);
+            }
+            let slot = self.slots.take(&core.setup.measures)?;
+            let place = group.sessions.partition_point(|session| session.first < at);
+            let order = self.begun;
+            self.begun += 1;
+            let session = Session { first: at, last: at, slots: vec![slot], revision: UNSEEN, fired: false, order };
+            group.sessions.insert(place, session);
+            core.groups.hold(id);
+            self.schedule(core, id);
+            return Ok(Some(slot));
+        };
+        // Sessions are a gap apart, so a row is near two at most.
+        if group.sessions.get(from + 1).is_some_and(near) {
+            let next = group.sessions.remove(from + 1);
+            let session = &mut group.sessions[from];
+            session.last = next.last;
+            session.slots.extend(next.slots);
+            session.revision = session.revision.max(next.revision);
+            session.order = session.order.min(next.order);
+            self.pending.released.push(id);
+        }
+        let session = &mut group.sessions[from];
+        session.first = session.first.min(at);
+        session.last = session.last.max(at);
+        session.fired = false;
+        if session.revision != UNSEEN && !self.pending.is_empty() {
+            session.slots.push(self.slots.take(&core.setup.measures)?);
+        }
+        let slot = *session.slots.last().expect("a session has a slot");
+        if session.revision != UNSEEN {
+            self.schedule(core, id);
+        }
+        Ok(Some(slot))
+    }
+
+    /// Notes when something is to be done for a group, if that is earlier than what is noted.
+    fn schedule(&mut self, core: &Core, id: GroupId) {
+        let lateness = core.setup.allowed_lateness;
+        let group = &mut self.groups[id as usize];
+        let deadline = |session: &Session| {
+            let end = Timestamp::from_micros(session.last + self.gap);
+            if core.setup.late == Late::Update && !session.fired { end } else { end.plus(lateness) }.micros()
+        };
+        let next = group.sessions.iter().map(deadline).min();
+        if next.is_some_and(|next| group.deadline.is_none_or(|noted| next < noted)) {
+            group.deadline = next;
+            if core.setup.clock == Clock::Stream {
+                self.deadlines.push(Reverse((next.expect("it is some"), id)));
+            }
+        }
+    }
+
+    /// Makes due what is due for a group, and closes what is to be closed.
+    fn settle(&mut self, core: &Core, id: GroupId, watermark: i64) {
+        let (fire, closed) = (core.setup.fired(watermark), core.setup.closed(watermark));
+        let (gap, pending, group) = (self.gap, &mut self.pending, &mut self.groups[id as usize]);
+        for session in &mut group.sessions {
+            let end = session.last + gap;
+            if !session.fired && end <= fire {
+                session.fired = true;
+                session.revision += 1;
+                pending.push(Due {
+                    start: session.first,
+                    end,
+                    group: id,
+                    revision: session.revision,
+                    order: session.order,
+                    slots: session.slots.clone(),
+                });
+            }
+        }
+        for session in group.sessions.extract_if(.., |session| session.last + gap <= closed) {
+            pending.freed.extend(session.slots);
+            pending.released.push(id);
+        }
+        group.deadline = None;
+        self.schedule(core, id);
+    }
+
+    /// Settles every group whose deadline the stream's watermark has reached.
+    fn settle_due(&mut self, core: &Core) {
+        while let Some(Reverse((deadline, id))) = self.deadlines.peek().copied() {
+            if deadline > core.watermark {
+                break;
+            }
+            self.deadlines.pop();
+            if self.groups[id as usize].deadline == Some(deadline) {
+                self.settle(core, id, core.watermark);
+            }
+        }
+        self.pending.sort();
+    }
+
+    /// Moves the clock of a group.
+    fn tick(&mut self, core: &mut Core, id: GroupId, at: i64) {
+        let group = &mut self.groups[id as usize];
+        if group.seen.is_none() {
+            // A group's clock is kept for good: without it a late row would open its windows again.
+            core.groups.hold(id);
+        }
+        let seen = group.seen.map_or(at, |seen| seen.max(at));
+        group.seen = Some(seen);
+        let watermark = core.setup.group_watermark(seen);
+        if group.deadline.is_some_and(|deadline| deadline <= watermark) {
+            self.settle(core, id, watermark);
+        }
+    }
+
+    fn reserve(&mut self, core: &Core) {
+        if self.groups.len() < core.groups.ids_len() {
+            self.groups.resize_with(core.groups.ids_len(), Group::default);
+        }
+    }
+}
+
+impl Engine for Sessions {
+    fn process(&mut self, core: &mut Core, batch: RecordBatch, out: &mut dyn Emit) -> Result<(), OperatorError> {
+        let admitted = core.admit(batch, out)?;
+        self.reserve(core);
+        let times = core.times(&admitted.batch);
+        let own_clocks = core.setup.clock == Clock::Group;
+        let mut rows = Vec::with_capacity(admitted.ids.len());
+        let mut late = vec![false; admitted.ids.len()];
+        for ((row, at), id) in (0u32..).zip(times.values()).zip(&admitted.ids) {
+            match self.place(core, *id, *at)? {
+                Some(slot) => {
+                    rows.push((row, slot));
+                    if own_clocks {
+                        self.tick(core, *id, *at);
+                    }
+                }
+                None => late[row as usize] = true,
+            }
+        }
+        let inputs = Inputs::of(&core.setup.measures, &admitted.batch, core.setup.input.time)?;
+        self.slots.update(&rows, &inputs)?;
+        if !own_clocks {
+            self.settle_due(core);
+        }
+        self.pending.flush(core, &mut self.slots, out)?;
+        admitted.ids.iter().zip(&late).filter(|(_, late)| **late).for_each(|(id, _)| core.groups.forget_unheld(*id));
+        core.set_aside(admitted.batch, |row| late[row], out)?;
+        Ok(())
+    }
+
+    fn advance(&mut self, core: &mut Core, out: &mut dyn Emit) -> Result<(), OperatorError> {
+        match core.setup.clock {
+            Clock::Stream => self.settle_due(core),
+            Clock::Group if core.watermark == Timestamp::END.micros() => {
+                for (id, index) in (0..).zip(0..self.groups.len()) {
+                    if let Some(seen) = &mut self.groups[index].seen {
+                        *seen = core.watermark;
+                        self.settle(core, id, core.watermark);
+                    }
+                }
+                self.pending.sort();
+            }
+            Clock::Group => {}
+        }
+        self.pending.flush(core, &mut self.slots, out)
+    }
+
+    fn snapshot(&mut self, core: &Core) -> Result<State, OperatorError> {
+        let mut sessions: Vec<(GroupId, &Session)> = Vec::new();
+        for (id, group) in (0..).zip(&self.groups) {
+            sessions.extend(group.sessions.iter().map(|session| (id, session)));
+        }
+        sessions.sort_by_key(|(_, session)| session.order);
+        let row = |(group, session): &(GroupId, &Session)| Row {
+            kind: Kind::Partial,
+            start: session.first,
+            end: session.last,
+            revision: session.revision,
+            group: *group,
+        };
+        let mut rows: Vec<Row> = sessions.iter().map(row).collect();
+        let lists = sessions.iter().map(|(_, session)| session.slots.as_slice());
+        let partial = partials(&mut self.slots, &core.setup.measures, lists)?;
+        for (id, group) in (0..).zip(&self.groups) {
+            let row = |seen| Row { kind: Kind::Clock, start: seen, end: seen, revision: 0, group: id };
+            rows.extend(group.seen.map(row));
+        }
+        Ok(State { rows, partial })
+    }
+
+    fn restore(&mut self, core: &mut Core, state: &State, ids: &[GroupId]) -> Result<(), OperatorError> {
+        self.reserve(core);
+        for (row, id) in state.rows.iter().zip(ids).filter(|(row, _)| row.kind == Kind::Clock) {
+            self.groups[*id as usize].seen = Some(row.start);
+            core.groups.hold(*id);
+        }
+        let len = state.partial_len();
+        let mut slots = Vec::with_capacity(len);
+        for (row, id) in state.rows[..len].iter().zip(ids) {
+            let slot = self.slots.take(&core.setup.measures)?;
+            let fired = row.end + self.gap <= core.setup.fired(self.watermark(core, *id));
+            let (first, last, revision, order) = (row.start, row.end, row.revision, self.begun);
+            let sessions = &mut self.groups[*id as usize].sessions;
+            let place = sessions.partition_point(|session| session.first < first);
+            sessions.insert(place, Session { first, last, slots: vec![slot], revision, fired, order });
+            self.begun += 1;
+            core.groups.hold(*id);
+            self.schedule(core, *id);
+            slots.push(slot);
+        }
+        Ok(self.slots.merge(&slots, &state.partial)?)
+    }
+}

@@ -1,0 +1,169 @@
+//! State for windows that come and go one by one: sessions, and windows of groups with clocks of their own.
+
+use arrow::array::{ArrayRef, UInt32Array};
+use arrow::compute::concat;
+use arrow::error::ArrowError;
+
+use super::measure::{Arena, Inputs, Measure, no_partial};
+
+/// How many slots a chunk has. A chunk is freed when its last slot is.
+const CHUNK_SLOTS: u32 = 1_024;
+
+/// A place for the state of one pane or session of one group.
+pub(super) type Slot = u32;
+
+/// Some of the slots of a list: those in one chunk.
+struct OfChunk {
+    index: u32,
+    /// Their positions in the list.
+    positions: Vec<u32>,
+    /// Their places in the chunk.
+    slots: Vec<u32>,
+}
+
+/// Slots, in chunks.
+#[derive(Default)]
+pub(super) struct Slots {
+    chunks: Vec<Option<Chunk>>,
+    /// The chunk that new slots come from.
+    current: Option<u32>,
+    /// Places of chunks that are gone.
+    free: Vec<u32>,
+}
+
+struct Chunk {
+    arena: Arena,
+    live: u32,
+}
+
+impl Slots {
+    /// A new slot.
+    pub(super) fn take(&mut self, measures: &[Measure]) -> Result<Slot, ArrowError> {
+        let index = match self.current {
+            Some(index) => index,
+            None => self.grow(measures)?,
+        };
+        let chunk = self.chunks[index as usize].as_mut().expect("the current chunk is there");
+        let slot = u32::try_from(chunk.arena.len).expect("at most CHUNK_SLOTS");
+        chunk.arena.len += 1;
+        chunk.live += 1;
+        self.current = (slot + 1 < CHUNK_SLOTS).then_some(index);
+        Ok(index * CHUNK_SLOTS + slot)
+    }
+
+    fn grow(&mut self, measures: &[Measure]) -> Result<u32, ArrowError> {
+        let chunk = Some(Chunk { arena: Arena::new(measures)?, live: 0 });
+        let index = if let Some(index) = self.free.pop() {
+            self.chunks[index as usize] = chunk;
+            index
+        } else {
+            self.chunks.push(chunk);
+            u32::try_from(self.chunks.len() - 1).expect("slots are counted in 32 bits")
+        };
+        self.current = Some(index);
+        Ok(index)
+    }
+
+    /// Gives slots back.
+    pub(super) fn free(&mut self, slots: impl IntoIterator<Item = Slot>) {
+        for slot in slots {
+            let index = slot / CHUNK_SLOTS;
+            let place = &mut self.chunks[index as usize];
+            let chunk = place.as_mut().expect("a slot that was taken");
+            chunk.live -= 1;
+            if chunk.live == 0 && self.current != Some(index) {
+                *place = None;
+                self.free.push(index);
+            }
+        }
+    }
+
+    /// Slots by the chunk that they are in.
+    fn by_chunk(&self, slots: impl Iterator<Item = Slot>) -> Vec<OfChunk> {
+        let mut chunks: Vec<OfChunk> = Vec::new();
+        let mut places = vec![None; self.chunks.len()];
+        for (position, slot) in (0u32..).zip(slots) {
+            let index = slot / CHUNK_SLOTS;
+            let place = *places[index as usize].get_or_insert_with(|| {
+                chunks.push(OfChunk { index, positions: Vec::new(), slots: Vec::new() });
+                chunks.len() - 1
+            });
+            chunks[place].positions.push(position);
+            chunks[place].slots.push(slot % CHUNK_SLOTS);
+        }
+        chunks
+    }
+
+    /// Folds rows into their slots: of each pair the row's number and its slot.
+    pub(super) fn update(&mut self, rows: &[(u32, Slot)], inputs: &Inputs) -> Result<(), ArrowError> {
+        for chunk in self.by_chunk(rows.iter().map(|(_, slot)| *slot)) {
+            let arena = self.arena(chunk.index);
+            if chunk.slots.len() == inputs.len() {
+                // All rows of the batch, in order.
+                arena.update(&chunk.slots, inputs)?;
+                continue;
+            }
+            let rows = UInt32Array::from_iter_values(chunk.positions.iter().map(|position| rows[*position as usize].0));
+            arena.update(&chunk.slots, &inputs.take(&rows)?)?;
+        }
+        Ok(())
+    }
+
+    /// Folds partials into slots, row by row.
+    pub(super) fn merge(&mut self, slots: &[Slot], partial: &[Vec<ArrayRef>]) -> Result<(), ArrowError> {
+        for chunk in self.by_chunk(slots.iter().copied()) {
+            let rows = UInt32Array::from(chunk.positions);
+            let some = |columns: &Vec<ArrayRef>| {
+                columns.iter().map(|column| arrow::compute::take(column, &rows, None)).collect::<Result<Vec<_>, _>>()
+            };
+            let partial = partial.iter().map(some).collect::<Result<Vec<_>, _>>()?;
+            self.arena(chunk.index).merge(&chunk.slots, &partial)?;
+        }
+        Ok(())
+    }
+
+    /// The merge of each list of slots, a row a list.
+    pub(super) fn merged<'a>(
+        &mut self,
+        measures: &[Measure],
+        lists: impl IntoIterator<Item = &'a [Slot]>,
+    ) -> Result<Arena, ArrowError> {
+        let mut merged = Arena::new(measures)?;
+        let (mut owners, mut slots) = (Vec::new(), Vec::new());
+        for (list, owner) in lists.into_iter().zip(0u32..) {
+            merged.len += 1;
+            slots.extend_from_slice(list);
+            owners.resize(slots.len(), owner);
+        }
+        for chunk in self.by_chunk(slots.into_iter()) {
+            let owners: Vec<u32> = chunk.positions.iter().map(|position| owners[*position as usize]).collect();
+            merged.merge(&owners, &self.arena(chunk.index).partial_of(&chunk.slots)?)?;
+        }
+        Ok(merged)
+    }
+
+    fn arena(&mut self, index: u32) -> &mut Arena {
+        &mut self.chunks[index as usize].as_mut().expect("a slot that was taken").arena
+    }
+}
+
+/// Partials, one below the other.
+pub(super) fn stacked(partials: &[Vec<Vec<ArrayRef>>]) -> Result<Vec<Vec<ArrayRef>>, ArrowError> {
+    let first = partials.first().map(Vec::as_slice).unwrap_or_default();
+    let column = |measure: usize, column: usize| {
+        concat(&partials.iter().map(|partial| partial[measure][column].as_ref()).collect::<Vec<_>>())
+    };
+    let columns =
+        |(measure, columns): (usize, &Vec<ArrayRef>)| (0..columns.len()).map(|at| column(measure, at)).collect();
+    first.iter().enumerate().map(columns).collect()
+}
+
+/// The partials of lists of slots, with the right columns also where there is no list.
+pub(super) fn partials<'a>(
+    slots: &mut Slots,
+    measures: &[Measure],
+    lists: impl IntoIterator<Item = &'a [Slot]>,
+) -> Result<Vec<Vec<ArrayRef>>, ArrowError> {
+    let mut merged = slots.merged(measures, lists)?;
+    if merged.len == 0 { Ok(no_partial(measures)) } else { merged.partial() }
+}

@@ -1,0 +1,454 @@
+//! The `window` operator as a pipeline file describes it.
+
+use std::ops::Range;
+
+use jiff::tz::TimeZone;
+
+use super::core::{Clock, Late, Overflow, Setup, Windows};
+use super::measure::{Arg, Measure};
+use super::shape::{DAY_MICROS, Grid, LONGEST_MICROS, Shape};
+use crate::component::{Fault, Kind, Name, Node, Setting, Settings, Value};
+use crate::expr;
+use crate::flow::schema::StreamSchema;
+use crate::flow::time::Span;
+use crate::operator::aggregate::{AGGREGATES, kernel};
+use crate::operator::{Bound, OperatorSpec};
+
+/// `type = "window"`.
+pub const KIND: Kind<dyn OperatorSpec> =
+    Kind { name: "window", about: "aggregates of groups over windows of event time", parse };
+
+/// How many groups there may be at once, unless `max_groups` says otherwise.
+pub const MAX_GROUPS: usize = 1_000_000;
+
+/// The columns that every window has.
+const OWN_COLUMNS: [&str; 2] = ["window_start", "window_end"];
+
+#[derive(Debug)]
+struct Spec {
+    shape: Shape,
+    about: String,
+    group_by: Vec<Name>,
+    clock: Clock,
+    allowed_lateness: Span,
+    late: Late,
+    /// Late rows are counted, and nobody can have them.
+    drops: bool,
+    max_groups: usize,
+    overflow: Overflow,
+    /// Names and SQL texts.
+    aggregates: Vec<(Name, Name)>,
+}
+
+fn parse(settings: &mut Settings) -> Option<Box<dyn OperatorSpec>> {
+    let before = settings.faults_len();
+    let window = shape(settings);
+    let group_by = settings.or("group_by", Vec::<Name>::new());
+    let clock = settings.choice("clock", &[("stream", Clock::Stream), ("group", Clock::Group)], Clock::Stream);
+    let allowed_lateness = length(settings, "allowed_lateness").map_or(Span::ZERO, |(span, _)| span);
+    let late = [("side", (Late::Set, false)), ("drop", (Late::Set, true)), ("update", (Late::Update, false))];
+    let (late, drops) = settings.choice("late", &late, (Late::Set, false));
+    let max_groups = settings.or("max_groups", MAX_GROUPS);
+    let overflow = [("stop", Overflow::Stop), ("side", Overflow::Side)];
+    let overflow = settings.choice("on_max_groups", &overflow, Overflow::Stop);
+    let aggregates = aggregates(settings);
+    repeated(settings, &group_by);
+    if settings.faults_len() > before {
+        return None;
+    }
+    let (shape, about) = window?;
+    let spec = Spec { shape, about, group_by, clock, allowed_lateness, late, drops, max_groups, overflow, aggregates };
+    Some(Box::new(spec))
+}
+
+fn repeated(settings: &Settings, group_by: &[Name]) {
+    for (index, name) in group_by.iter().enumerate() {
+        if group_by[..index].iter().any(|earlier| earlier.text == name.text) {
+            settings.fault(name.fault(format!("`group_by`: `{}` stands there twice", name.text)));
+        }
+    }
+}
+
+/// `[operators.NAME.aggregates]`: names and SQL texts.
+fn aggregates(settings: &mut Settings) -> Vec<(Name, Name)> {
+    if !settings.has("aggregates") {
+        settings.fault(Fault::new(
+            settings.at.clone(),
+            "`aggregates` is missing: expected a table like { samples = \"count(*)\" }",
+        ));
+    }
+    let Some(mut table) = settings.table("aggregates") else { return Vec::new() };
+    let entries = table.rest();
+    if entries.is_empty() {
+        settings
+            .fault(Fault::new(table.at.clone(), "`aggregates`: expected at least one, like samples = \"count(*)\""));
+    }
+    let mut aggregates = Vec::new();
+    for (name, node) in entries {
+        match Name::read(&node) {
+            Ok(text) => aggregates.push((name, text)),
+            Err(_) => settings.fault(Fault::new(
+                node.at,
+                format!("`{}`: expected SQL like \"avg(temp)\", got {}", name.text, node.value.type_name()),
+            )),
+        }
+    }
+    aggregates
+}
+
+/// A length of time with its place; noted as a fault where it is too long to compute with.
+fn length(settings: &mut Settings, key: &'static str) -> Option<(Span, Range<usize>)> {
+    let (name, node) = settings.take(key)?;
+    let at = node.at.clone();
+    match read_span(&node) {
+        Ok(span) => Some((span, at)),
+        Err(why) => {
+            settings.fault(Fault::new(at, format!("`{}`: {why}", name.text)));
+            None
+        }
+    }
+}
+
+fn read_span(node: &Node) -> Result<Span, String> {
+    let span = Span::read(node)
+        .map_err(|why| why.unwrap_or_else(|| format!("expected {}, got {}", Span::EXPECTED, node.value.type_name())))?;
+    if span.micros() > LONGEST_MICROS {
+        return Err(format!("{span} is longer than {}", Span::from_micros(LONGEST_MICROS)));
+    }
+    Ok(span)
+}
+
+/// One that is not nought.
+fn positive(settings: &mut Settings, key: &'static str) -> Option<(Span, Range<usize>)> {
+    let (span, at) = length(settings, key)?;
+    if span == Span::ZERO {
+        settings.fault(Fault::new(at, format!("`{key}`: a window of no length holds no row")));
+        return None;
+    }
+    Some((span, at))
+}
+
+/// `window = { … }`, and a line on it.
+fn shape(settings: &mut Settings) -> Option<(Shape, String)> {
+    const EXAMPLES: &str = "{ tumbling = \"10s\" } or { hopping = \"60s\", every = \"1s\" } or { session = \"30s\" }";
+    let Some((_, node)) = settings.take("window") else {
+        settings.fault(Fault::new(settings.at.clone(), format!("`window` is missing: expected {EXAMPLES}")));
+        return None;
+    };
+    if !matches!(node.value, Value::Table(_)) {
+        let got = node.value.type_name();
+        settings.fault(Fault::new(node.at, format!("`window`: expected {EXAMPLES}, got {got}")));
+        return None;
+    }
+    let mut table = settings.as_table("window", node)?;
+    let kinds = ["tumbling", "hopping", "session"].into_iter().filter(|kind| table.has(kind)).collect::<Vec<_>>();
+    let kind = kinds.first().copied();
+    if kinds.len() != 1 {
+        let what = match kind {
+            None => format!("`window`: expected {EXAMPLES}"),
+            Some(_) => format!("`window`: one kind at a time, got {}", kinds.join(" and ")),
+        };
+        settings.fault(Fault::new(table.at.clone(), what));
+        for key in ["tumbling", "hopping", "session", "every", "offset", "timezone"] {
+            table.take(key);
+        }
+    }
+    let shape = match kind.filter(|_| kinds.len() == 1) {
+        Some("tumbling") => tumbling(&mut table),
+        Some("hopping") => hopping(&mut table),
+        Some(_) => session(&mut table),
+        None => None,
+    };
+    table.finish();
+    shape
+}
+
+/// Notes keys that another kind of window has.
+fn only_of(table: &mut Settings, keys: &[&'static str], kind: &str, whose: &str) {
+    for key in keys {
+        if let Some((name, _)) = table.take(key) {
+            table.fault(name.fault(format!("`{key}` is for {whose} windows, not for {kind} windows")));
+        }
+    }
+}
+
+fn tumbling(table: &mut Settings) -> Option<(Shape, String)> {
+    let size = positive(table, "tumbling");
+    let offset = length(table, "offset");
+    let zone = timezone(table);
+    only_of(table, &["every"], "tumbling", "hopping");
+    let (size, _) = size?;
+    let offset_micros = offset.as_ref().map_or(0, |(offset, _)| offset.micros());
+    let mut about = format!("tumbling {size}");
+    if let Some((offset, at)) = offset {
+        let bound = if zone.is_some() { Span::from_micros(DAY_MICROS) } else { size };
+        if offset >= bound {
+            table.fault(Fault::new(at, format!("`offset`: {offset} is not less than {bound}")));
+            return None;
+        }
+        about.push_str(&format!(" + {offset}"));
+    }
+    let Some((zone, at)) = zone else {
+        return Some((Shape::Grid(Grid::fixed(size.micros(), size.micros(), offset_micros)), about));
+    };
+    if size.micros() % DAY_MICROS != 0 {
+        let what = format!("`timezone` is for windows of whole days, like tumbling = \"1d\", not of {size}");
+        table.fault(Fault::new(at, what));
+        return None;
+    }
+    about.push_str(&format!(" in {}", zone.iana_name().unwrap_or("a time zone")));
+    let days = size.micros() / DAY_MICROS;
+    Some((Shape::Grid(Grid::Days { zone, days, offset: offset_micros }), about))
+}
+
+fn timezone(table: &mut Settings) -> Option<(TimeZone, Range<usize>)> {
+    let name = table.optional::<Name>("timezone")?;
+    match TimeZone::get(&name.text) {
+        Ok(zone) => Some((zone, name.at)),
+        Err(_) => {
+            let what = format!("`timezone`: `{}` is no time zone; expected one like \"Europe/Berlin\"", name.text);
+            table.fault(name.fault(what));
+            None
+        }
+    }
+}
+
+fn hopping(table: &mut Settings) -> Option<(Shape, String)> {
+    let size = positive(table, "hopping");
+    if !table.has("every") {
+        table.fault(Fault::new(
+            table.at.clone(),
+            "`every` is missing: how far apart hopping windows begin, like \"1s\"",
+        ));
+    }
+    let every = positive(table, "every");
+    let offset = length(table, "offset");
+    only_of(table, &["timezone"], "hopping", "tumbling");
+    let ((size, _), (every, at)) = (size?, every?);
+    if every > size {
+        let what = format!("`every`: {every} is longer than the window, {size}: rows between windows would be lost");
+        table.fault(Fault::new(at, what));
+        return None;
+    }
+    let mut about = format!("hopping {size} every {every}");
+    let mut offset_micros = 0;
+    if let Some((offset, at)) = offset {
+        if offset >= every {
+            table.fault(Fault::new(at, format!("`offset`: {offset} is not less than `every`, {every}")));
+            return None;
+        }
+        about.push_str(&format!(" + {offset}"));
+        offset_micros = offset.micros();
+    }
+    Some((Shape::Grid(Grid::fixed(size.micros(), every.micros(), offset_micros)), about))
+}
+
+fn session(table: &mut Settings) -> Option<(Shape, String)> {
+    let gap = positive(table, "session");
+    only_of(table, &["every"], "session", "hopping");
+    only_of(table, &["offset", "timezone"], "session", "tumbling");
+    let (gap, _) = gap?;
+    Some((Shape::Session { gap: gap.micros() }, format!("session {gap}")))
+}
+
+impl Spec {
+    fn keys(&self, input: &StreamSchema, faults: &mut Vec<Fault>) -> Vec<usize> {
+        let mut keys = Vec::new();
+        for name in &self.group_by {
+            match input.index_of(&name.text) {
+                Some(index) => keys.push(index),
+                None => faults.push(
+                    name.fault(format!("`group_by`: there is no column `{}`", name.text))
+                        .nearest(&name.text, input.names()),
+                ),
+            }
+        }
+        keys
+    }
+
+    fn measures(&self, input: &StreamSchema, faults: &mut Vec<Fault>) -> Vec<Measure> {
+        let mut measures: Vec<Measure> = Vec::new();
+        for (name, text) in &self.aggregates {
+            let taken = OWN_COLUMNS.contains(&name.text.as_str())
+                || (self.late == Late::Update && name.text == "revision")
+                || self.group_by.iter().any(|key| key.text == name.text);
+            if taken {
+                faults.push(name.fault(format!("`{}` is a column of the window already", name.text)));
+            }
+            match measure(name, text, input) {
+                Ok(measure) => measures.push(measure),
+                Err(fault) => faults.push(fault),
+            }
+        }
+        measures
+    }
+}
+
+/// Our own kernel where there is one, the adapter otherwise.
+fn measure(name: &Name, text: &Name, input: &StreamSchema) -> Result<Measure, Fault> {
+    let call = expr::aggregate(text, &input.columns)?;
+    let own = if call.special {
+        None
+    } else {
+        let types: Vec<_> = call.args.iter().map(|arg| arg.data_type.clone()).collect();
+        let constant = call.args.get(1).and_then(|arg| arg.constant);
+        kernel(&call.function, &types, constant).map_err(|why| text.fault(why))?
+    };
+    let mut args: Vec<_> = call.args.into_iter().map(Arg::Scalar).collect();
+    if own.is_some() {
+        // The second argument of `quantile` is in its kernel.
+        args.truncate(1);
+    }
+    let Some(factory) = own.or(call.adapter) else {
+        let known = AGGREGATES.iter().map(|(name, _)| *name);
+        let what = if call.special {
+            format!("`{}` takes neither DISTINCT nor ORDER BY", call.function)
+        } else {
+            format!("there is no aggregate `{}` of these arguments", call.function)
+        };
+        return Err(text.fault(what).nearest(&call.function, known));
+    };
+    Ok(Measure { name: name.text.clone(), factory, args, filter: call.filter.map(Arg::Scalar) })
+}
+
+impl OperatorSpec for Spec {
+    fn bind(&self, input: &StreamSchema) -> Result<Bound, Vec<Fault>> {
+        let mut faults = Vec::new();
+        let group_by = self.keys(input, &mut faults);
+        for name in self.group_by.iter().filter(|name| OWN_COLUMNS.contains(&name.text.as_str())) {
+            faults.push(name.fault(format!("`{}` is a column of the window already", name.text)));
+        }
+        let measures = self.measures(input, &mut faults);
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let setup = Setup {
+            input: input.clone(),
+            group_by,
+            measures,
+            shape: self.shape.clone(),
+            clock: self.clock,
+            allowed_lateness: self.allowed_lateness,
+            late: self.late,
+            groups_max: self.max_groups,
+            overflow: self.overflow,
+        };
+        let output = setup.output();
+        let windows = Windows::new(setup).map_err(|error| {
+            let at = self.group_by.first().map_or(0..0, |name| name.at.clone());
+            vec![Fault::new(at, format!("`group_by`: cannot group by these columns: {error}"))]
+        })?;
+        Ok(Bound {
+            output,
+            side: (!self.drops).then(|| ("late", input.clone())),
+            operator: Box::new(windows),
+            about: self.about(),
+        })
+    }
+
+    fn gathers(&self) -> bool {
+        true
+    }
+}
+
+impl Spec {
+    fn about(&self) -> String {
+        let mut about = self.about.clone();
+        if !self.group_by.is_empty() {
+            let names: Vec<_> = self.group_by.iter().map(|name| name.text.as_str()).collect();
+            about.push_str(&format!(" by {}", names.join(", ")));
+        }
+        if self.clock == Clock::Group {
+            about.push_str(", each on its own clock");
+        }
+        if self.allowed_lateness != Span::ZERO {
+            about.push_str(&format!(", open {} longer", self.allowed_lateness));
+        }
+        about.push_str(&format!(", at most {} groups", self.max_groups));
+        about
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    use super::*;
+    use crate::flow::schema::timestamp_type;
+
+    /// The faults of a table: the text that each points at, and what it says.
+    fn faults(text: &str) -> Vec<(String, String)> {
+        let (mut settings, faults) = Settings::of(text);
+        let spec = parse(&mut settings);
+        settings.finish();
+        let faults = faults.borrow();
+        assert_eq!(spec.is_none(), faults.iter().any(|fault| !fault.what.starts_with("unknown key")), "{faults:?}");
+        faults.iter().map(|fault| (text[fault.at.clone()].to_owned(), fault.what.clone())).collect()
+    }
+
+    #[test]
+    fn windows_that_make_sense_have_no_fault() {
+        for window in [
+            r#"{ tumbling = "10s" }"#,
+            r#"{ tumbling = "10s", offset = "3s" }"#,
+            r#"{ tumbling = "1d", timezone = "Europe/Berlin", offset = "6h" }"#,
+            r#"{ hopping = "60s", every = "1s" }"#,
+            r#"{ hopping = "10s", every = "4s", offset = "1s" }"#,
+            r#"{ session = "30s" }"#,
+        ] {
+            for late in ["side", "drop", "update"] {
+                let text = format!(
+                    "window = {window}\nlate = \"{late}\"\nclock = \"group\"\nallowed_lateness = \"1m\"\naggregates = {{ n = \"count(*)\" }}\n"
+                );
+                assert_eq!(faults(&text), [], "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn nonsense_is_a_fault_at_its_place() {
+        let cases = [
+            (r#"{ tumbling = "0s" }"#, r#""0s""#, "no length"),
+            (r#"{ hopping = "1s", every = "2s" }"#, r#""2s""#, "longer than the window"),
+            (r#"{ hopping = "1s", every = "0s" }"#, r#""0s""#, "no length"),
+            (r#"{ hopping = "1s" }"#, r#"{ hopping = "1s" }"#, "`every` is missing"),
+            (r#"{ session = "1s", every = "1s" }"#, "every", "is for hopping windows"),
+            (r#"{ session = "1s", offset = "1s" }"#, "offset", "is for tumbling windows"),
+            (r#"{ tumbling = "1s", session = "1s" }"#, r#"{ tumbling = "1s", session = "1s" }"#, "one kind"),
+            (r#"{ tumbling = "1h", timezone = "Europe/Berlin" }"#, r#""Europe/Berlin""#, "whole days"),
+            (r#"{ tumbling = "1d", timezone = "Europe/Berlim" }"#, r#""Europe/Berlim""#, "no time zone"),
+            (r#"{ tumbling = "10s", offset = "10s" }"#, r#""10s""#, "not less than"),
+            (r#"{ tumbling = "999999d" }"#, r#""999999d""#, "longer than"),
+            (r#"{ tumbling = 10 }"#, "10", "bare number"),
+            (r#"{ tumblin = "10s" }"#, r#"{ tumblin = "10s" }"#, "expected { tumbling"),
+            (r#""10s""#, r#""10s""#, "got a string"),
+        ];
+        for (window, place, what) in cases {
+            let text = format!("window = {window}\naggregates = {{ n = \"count(*)\" }}\n");
+            let found = faults(&text);
+            assert!(found.iter().any(|fault| fault.0 == place && fault.1.contains(what)), "{window}: {found:?}");
+        }
+        let found = faults("window = { session = \"1s\" }\ngroup_by = [\"a\", \"a\"]\n");
+        assert!(found.iter().any(|fault| fault.1.contains("`aggregates` is missing")), "{found:?}");
+        assert!(found.iter().any(|fault| fault.0 == "\"a\"" && fault.1.contains("twice")), "{found:?}");
+    }
+
+    #[test]
+    fn columns_that_are_not_there_are_faults() {
+        let text = "window = { session = \"1s\" }\ngroup_by = [\"devise\", \"window_end\"]\naggregates = { n = \"count(*)\" }\n";
+        let (mut settings, _) = Settings::of(text);
+        let spec = parse(&mut settings).unwrap();
+        let columns = Schema::new(vec![
+            Field::new("ts", timestamp_type(), false),
+            Field::new("device", DataType::Utf8, true),
+            Field::new("window_end", timestamp_type(), false),
+        ]);
+        let input = StreamSchema { columns: Arc::new(columns), time: 0, out_of_orderness: Span::ZERO };
+        let faults = spec.bind(&input).err().unwrap();
+        assert_eq!(text[faults[0].at.clone()], *"\"devise\"");
+        assert_eq!(faults[0].help.as_deref(), Some("did you mean `device`?"));
+        assert!(faults[1].what.contains("`window_end` is a column of the window already"));
+    }
+}
