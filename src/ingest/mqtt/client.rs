@@ -16,8 +16,6 @@ use crate::ingest::mqtt::tls;
 const CONNECT_SECS: u64 = 15;
 /// Room in the request channel beyond one acknowledgement for each payload in flight.
 const REQUESTS_SPARE: usize = 64;
-/// Publishes of our own in flight; also the size of a table that the client allocates.
-const OUTGOING_MAX: u16 = 16;
 
 /// What the broker is told, beyond who we are.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +28,8 @@ pub struct Limits {
     pub receive_maximum: u16,
     /// Bytes of the largest packet.
     pub max_packet: u32,
+    /// Publishes of our own in flight; the client allocates a table of this size.
+    pub outgoing_maximum: u16,
 }
 
 /// What happened on a connection.
@@ -46,6 +46,10 @@ pub enum Event {
     Subscribed(Vec<Granted>),
     /// The connection is gone.
     Disconnected(Reason),
+    /// The next publish of ours was written, under this packet id (0 at QoS 0).
+    Sent(u16),
+    /// The broker took a publish of ours; `false` if it refused it.
+    Taken(u16, bool),
     /// We said goodbye.
     Closed,
     /// Anything else.
@@ -101,6 +105,8 @@ pub trait Requests: Send + Sync {
     fn subscribe(&self, filters: &[String], qos: u8) -> bool;
     /// Acknowledges a QoS 1 payload of the current connection.
     fn try_ack(&self, packet_id: u16) -> bool;
+    /// Publishes.
+    fn publish(&self, topic: &str, body: Bytes, qos: u8, retain: bool) -> bool;
     /// Says goodbye, after what was asked before.
     fn disconnect(&self) -> bool;
 }
@@ -111,7 +117,7 @@ pub fn connect(connection: &Connection, default_id: &str, limits: Limits) -> Res
     let id = connection.client_id.as_deref().unwrap_or(default_id);
     let address = &connection.address;
     let host = if address.scheme.websocket { &address.url } else { &address.host };
-    let capacity = usize::from(limits.receive_maximum) + REQUESTS_SPARE;
+    let capacity = usize::from(limits.receive_maximum) + usize::from(limits.outgoing_maximum) + REQUESTS_SPARE;
     let mut network = NetworkOptions::new();
     network.set_tcp_nodelay(true);
     network.set_connection_timeout(CONNECT_SECS);
@@ -123,7 +129,7 @@ pub fn connect(connection: &Connection, default_id: &str, limits: Limits) -> Res
             u32::try_from(limits.session_expiry.duration().as_secs()).unwrap_or(u32::MAX),
         ));
         options.set_receive_maximum(Some(limits.receive_maximum)).set_max_packet_size(Some(limits.max_packet));
-        options.set_outgoing_inflight_upper_limit(OUTGOING_MAX).set_manual_acks(true);
+        options.set_outgoing_inflight_upper_limit(limits.outgoing_maximum).set_manual_acks(true);
         options.set_connection_timeout(CONNECT_SECS).set_network_options(network);
         if let Some((user, password)) = &connection.login {
             options.set_credentials(user, password.reveal());
@@ -134,7 +140,7 @@ pub fn connect(connection: &Connection, default_id: &str, limits: Limits) -> Res
     let mut options = rumqttc::MqttOptions::new(id, host, address.port);
     options.set_transport(transport).set_keep_alive(keep_alive).set_clean_session(limits.clean_start);
     let packet = usize::try_from(limits.max_packet).unwrap_or(usize::MAX);
-    options.set_max_packet_size(packet, packet).set_inflight(OUTGOING_MAX).set_manual_acks(true);
+    options.set_max_packet_size(packet, packet).set_inflight(limits.outgoing_maximum).set_manual_acks(true);
     if let Some((user, password)) = &connection.login {
         options.set_credentials(user, password.reveal());
     }
@@ -202,6 +208,11 @@ impl Client for Five {
                     };
                     Event::Subscribed(ack.return_codes.iter().map(granted).collect())
                 }
+                Ok(v5::Event::Incoming(Packet::PubAck(ack))) => {
+                    use v5::mqttbytes::v5::PubAckReason as Code;
+                    Event::Taken(ack.pkid, matches!(ack.reason, Code::Success | Code::NoMatchingSubscribers))
+                }
+                Ok(v5::Event::Outgoing(rumqttc::Outgoing::Publish(id))) => Event::Sent(id),
                 Ok(v5::Event::Outgoing(rumqttc::Outgoing::Disconnect)) => Event::Closed,
                 Ok(_) => Event::Other,
                 Err(error) => Event::Disconnected(five_reason(&error)),
@@ -248,6 +259,12 @@ impl Requests for v5::AsyncClient {
         v5::AsyncClient::try_ack(self, &publish).is_ok()
     }
 
+    fn publish(&self, topic: &str, body: Bytes, qos: u8, retain: bool) -> bool {
+        use v5::mqttbytes::QoS;
+        let qos = if qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce };
+        self.try_publish(topic, qos, retain, body).is_ok()
+    }
+
     fn disconnect(&self) -> bool {
         self.try_disconnect().is_ok()
     }
@@ -279,6 +296,8 @@ impl Client for Four {
                     };
                     Event::Subscribed(ack.return_codes.iter().map(granted).collect())
                 }
+                Ok(rumqttc::Event::Incoming(Packet::PubAck(ack))) => Event::Taken(ack.pkid, true),
+                Ok(rumqttc::Event::Outgoing(rumqttc::Outgoing::Publish(id))) => Event::Sent(id),
                 Ok(rumqttc::Event::Outgoing(rumqttc::Outgoing::Disconnect)) => Event::Closed,
                 Ok(_) => Event::Other,
                 Err(rumqttc::ConnectionError::ConnectionRefused(code)) => {
@@ -311,6 +330,11 @@ impl Requests for rumqttc::AsyncClient {
         let mut publish = rumqttc::Publish::new("", rumqttc::QoS::AtLeastOnce, Bytes::new());
         publish.pkid = packet_id;
         rumqttc::AsyncClient::try_ack(self, &publish).is_ok()
+    }
+
+    fn publish(&self, topic: &str, body: Bytes, qos: u8, retain: bool) -> bool {
+        let qos = if qos == 0 { rumqttc::QoS::AtMostOnce } else { rumqttc::QoS::AtLeastOnce };
+        self.try_publish(topic, qos, retain, body).is_ok()
     }
 
     fn disconnect(&self) -> bool {

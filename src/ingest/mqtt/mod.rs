@@ -24,6 +24,8 @@ pub const KIND: Kind<dyn SourceSpec> =
 
 /// How many payloads a broker may send ahead of their acknowledgements, if nothing else is set.
 const RECEIVE_MAXIMUM: u16 = 1000;
+/// A source publishes nothing; the client wants room for some all the same.
+const OUTGOING_MAXIMUM: u16 = 16;
 /// The largest packet, if nothing else is set.
 const MAX_PACKET: ByteSize = ByteSize(1 << 20);
 /// How many bytes of payloads wait for the feed at most; beyond it the connection is given up on purpose,
@@ -137,6 +139,7 @@ impl SourceSpec for MqttSpec {
                 session_expiry: self.session_expiry,
                 receive_maximum: self.receive_maximum,
                 max_packet: u32::try_from(self.max_packet.0).unwrap_or(u32::MAX),
+                outgoing_maximum: OUTGOING_MAXIMUM,
             };
             let client_id = format!("streamgauge-{}-{}", context.pipeline, context.name);
             let client = client::connect(&self.connection, &client_id, limits).map_err(SourceError::Fatal)?;

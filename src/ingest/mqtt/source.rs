@@ -244,7 +244,7 @@ impl Poller {
                     self.context.meter.connected.store(0, Relaxed);
                     return;
                 }
-                Event::Other => Ok(()),
+                Event::Other | Event::Sent(_) | Event::Taken(..) => Ok(()),
             };
             let Err(reason) = reason else { continue };
             self.disconnected();
@@ -375,7 +375,7 @@ impl Poller {
 }
 
 /// Doubles from failure to failure; a random half of it keeps many clients from coming back at once.
-fn back_off(failures: u32) -> Duration {
+pub fn back_off(failures: u32) -> Duration {
     let whole = BACK_OFF_MIN.saturating_mul(2_u32.saturating_pow(failures)).min(BACK_OFF_MAX);
     let share = u32::try_from(RandomState::new().hash_one(failures) % 1024).unwrap_or(0);
     (whole / 2 + whole / 2 * share / 1024).max(BACK_OFF_MIN)
