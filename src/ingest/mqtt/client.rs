@@ -1,0 +1,343 @@
+//! rumqttc, versions 5 and 3.1.1, behind traits of our own, so that it can be swapped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rumqttc::{NetworkOptions, TlsConfiguration, Transport, v5};
+
+use crate::flow::payload::Delivery;
+use crate::flow::time::Span;
+use crate::ingest::BoxFuture;
+use crate::ingest::mqtt::settings::Connection;
+use crate::ingest::mqtt::tls;
+
+/// TCP, TLS and CONNACK together.
+const CONNECT_SECS: u64 = 15;
+/// Room in the request channel beyond one acknowledgement for each payload in flight.
+const REQUESTS_SPARE: usize = 64;
+
+/// What the broker is told, beyond who we are.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The broker forgets the session at every connection.
+    pub clean_start: bool,
+    /// How long the broker keeps the session without a connection (MQTT 5).
+    pub session_expiry: Span,
+    /// Payloads in flight without acknowledgement (MQTT 5).
+    pub receive_maximum: u16,
+    /// Bytes of the largest packet.
+    pub max_packet: u32,
+    /// Publishes of our own in flight; the client allocates a table of this size.
+    pub outgoing_maximum: u16,
+}
+
+/// What happened on a connection.
+#[derive(Debug)]
+pub enum Event {
+    /// The broker accepted the connection.
+    Connected {
+        /// It remembers the session.
+        session_present: bool,
+    },
+    /// A payload arrived.
+    Publish(Arrived),
+    /// The answer to a subscription, filter by filter.
+    Subscribed(Vec<Granted>),
+    /// The connection is gone.
+    Disconnected(Reason),
+    /// The next publish of ours was written, under this packet id (0 at QoS 0).
+    Sent(u16),
+    /// The broker took a publish of ours; `false` if it refused it.
+    Taken(u16, bool),
+    /// We said goodbye.
+    Closed,
+    /// Anything else.
+    Other,
+}
+
+/// A payload as it arrived.
+#[derive(Debug)]
+pub struct Arrived {
+    /// The topic.
+    pub topic: Bytes,
+    /// The body.
+    pub body: Bytes,
+    /// What the broker said of it.
+    pub delivery: Delivery,
+    /// MQTT 5 user properties.
+    pub properties: Vec<(String, String)>,
+}
+
+/// What the broker made of one filter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Granted {
+    /// Subscribed, at this quality of service.
+    Qos(u8),
+    /// Refused, with its reason.
+    Refused(String),
+}
+
+/// Why a connection is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// It will not work until a person does something.
+    Fatal(String),
+    /// Another connection came with our client id.
+    TakenOver,
+    /// It may work again.
+    Passing(String),
+}
+
+/// The polled half of a client. Dropping a future of `poll` must be followed by `reset`.
+pub trait Client: Send {
+    /// Waits for what happens next; connects if there is no connection.
+    fn poll(&mut self) -> BoxFuture<'_, Event>;
+    /// Forgets the connection and everything that was read from it or is to be written to it.
+    fn reset(&mut self);
+    /// The half that asks.
+    fn requests(&self) -> Arc<dyn Requests>;
+}
+
+/// The half of a client that asks. Nothing here waits; `false` says that there was no room.
+pub trait Requests: Send + Sync {
+    /// Subscribes.
+    fn subscribe(&self, filters: &[String], qos: u8) -> bool;
+    /// Acknowledges a QoS 1 payload of the current connection.
+    fn try_ack(&self, packet_id: u16) -> bool;
+    /// Publishes.
+    fn publish(&self, topic: &str, body: Bytes, qos: u8, retain: bool) -> bool;
+    /// Says goodbye, after what was asked before.
+    fn disconnect(&self) -> bool;
+}
+
+/// A client that connects when it is first polled. Reads certificates.
+pub fn connect(connection: &Connection, default_id: &str, limits: Limits) -> Result<Box<dyn Client>, String> {
+    let transport = transport(connection)?;
+    let id = connection.client_id.as_deref().unwrap_or(default_id);
+    let address = &connection.address;
+    let host = if address.scheme.websocket { &address.url } else { &address.host };
+    let capacity = usize::from(limits.receive_maximum) + usize::from(limits.outgoing_maximum) + REQUESTS_SPARE;
+    let mut network = NetworkOptions::new();
+    network.set_tcp_nodelay(true);
+    network.set_connection_timeout(CONNECT_SECS);
+    let keep_alive = Duration::from_secs(connection.keep_alive.duration().as_secs());
+    if connection.v5 {
+        let mut options = v5::MqttOptions::new(id, host, address.port);
+        options.set_transport(transport).set_keep_alive(keep_alive).set_clean_start(limits.clean_start);
+        options.set_session_expiry_interval(Some(
+            u32::try_from(limits.session_expiry.duration().as_secs()).unwrap_or(u32::MAX),
+        ));
+        options.set_receive_maximum(Some(limits.receive_maximum)).set_max_packet_size(Some(limits.max_packet));
+        options.set_outgoing_inflight_upper_limit(limits.outgoing_maximum).set_manual_acks(true);
+        options.set_connection_timeout(CONNECT_SECS).set_network_options(network);
+        if let Some((user, password)) = &connection.login {
+            options.set_credentials(user, password.reveal());
+        }
+        let (requests, events) = v5::AsyncClient::new(options, capacity);
+        return Ok(Box::new(Five { requests, events, keep_alive }));
+    }
+    let mut options = rumqttc::MqttOptions::new(id, host, address.port);
+    options.set_transport(transport).set_keep_alive(keep_alive).set_clean_session(limits.clean_start);
+    let packet = usize::try_from(limits.max_packet).unwrap_or(usize::MAX);
+    options.set_max_packet_size(packet, packet).set_inflight(limits.outgoing_maximum).set_manual_acks(true);
+    if let Some((user, password)) = &connection.login {
+        options.set_credentials(user, password.reveal());
+    }
+    let (requests, mut events) = rumqttc::AsyncClient::new(options, capacity);
+    events.set_network_options(network);
+    Ok(Box::new(Four { requests, events }))
+}
+
+fn transport(connection: &Connection) -> Result<Transport, String> {
+    let scheme = connection.address.scheme;
+    if !scheme.tls {
+        return Ok(if scheme.websocket { Transport::Ws } else { Transport::Tcp });
+    }
+    let config = TlsConfiguration::Rustls(tls::config(connection)?);
+    Ok(if scheme.websocket { Transport::Wss(config) } else { Transport::Tls(config) })
+}
+
+/// What a person has to do about a refusal, if anything helps but time.
+fn refused(code: &str) -> Reason {
+    let fix = match code {
+        "NotAuthorized" | "BadUserNamePassword" | "BadAuthenticationMethod" => "check `username` and `password`",
+        "ClientIdentifierNotValid" | "BadClientId" => "set another `client_id`",
+        "RefusedProtocolVersion" | "UnsupportedProtocolVersion" => "set another `protocol`",
+        "Banned" => "the broker has banned this client",
+        _ => return Reason::Passing(format!("the broker refused the connection: {code}")),
+    };
+    Reason::Fatal(format!("the broker refused the connection: {code}; {fix}"))
+}
+
+fn lost(error: &(dyn std::error::Error + 'static)) -> Reason {
+    match tls::certificate_trouble(error) {
+        Some(why) => Reason::Fatal(format!("TLS: {why}; check `ca`, `cert`, `key` and the host's name in `url`")),
+        None => Reason::Passing(error.to_string()),
+    }
+}
+
+struct Five {
+    requests: v5::AsyncClient,
+    events: v5::EventLoop,
+    keep_alive: Duration,
+}
+
+impl Client for Five {
+    fn poll(&mut self) -> BoxFuture<'_, Event> {
+        Box::pin(async {
+            use v5::mqttbytes::v5::{Packet, SubscribeReasonCode as Code};
+            match self.events.poll().await {
+                Ok(v5::Event::Incoming(Packet::Publish(p))) => Event::Publish(Arrived {
+                    topic: p.topic,
+                    body: p.payload,
+                    delivery: Delivery { qos: p.qos as u8, retained: p.retain, dup: p.dup, packet_id: p.pkid },
+                    properties: p.properties.map(|known| known.user_properties).unwrap_or_default(),
+                }),
+                Ok(v5::Event::Incoming(Packet::ConnAck(ack))) => {
+                    // A server keep-alive of 0 makes the client ping without a pause: ours again.
+                    if ack.properties.and_then(|known| known.server_keep_alive).is_some_and(|secs| secs < 5) {
+                        self.events.options.set_keep_alive(self.keep_alive);
+                    }
+                    Event::Connected { session_present: ack.session_present }
+                }
+                Ok(v5::Event::Incoming(Packet::SubAck(ack))) => {
+                    let granted = |code: &Code| match code {
+                        Code::Success(qos) => Granted::Qos(*qos as u8),
+                        other => Granted::Refused(format!("{other:?}")),
+                    };
+                    Event::Subscribed(ack.return_codes.iter().map(granted).collect())
+                }
+                Ok(v5::Event::Incoming(Packet::PubAck(ack))) => {
+                    use v5::mqttbytes::v5::PubAckReason as Code;
+                    Event::Taken(ack.pkid, matches!(ack.reason, Code::Success | Code::NoMatchingSubscribers))
+                }
+                Ok(v5::Event::Outgoing(rumqttc::Outgoing::Publish(id))) => Event::Sent(id),
+                Ok(v5::Event::Outgoing(rumqttc::Outgoing::Disconnect)) => Event::Closed,
+                Ok(_) => Event::Other,
+                Err(error) => Event::Disconnected(five_reason(&error)),
+            }
+        })
+    }
+
+    fn reset(&mut self) {
+        self.events.clean();
+        self.events.state.events.clear();
+        self.events.pending.clear();
+    }
+
+    fn requests(&self) -> Arc<dyn Requests> {
+        Arc::new(self.requests.clone())
+    }
+}
+
+fn five_reason(error: &v5::ConnectionError) -> Reason {
+    use v5::mqttbytes::v5::DisconnectReasonCode as Code;
+    use v5::{ConnectionError as Error, StateError};
+    match error {
+        Error::ConnectionRefused(reason) | Error::MqttState(StateError::ConnFail { reason }) => {
+            refused(&format!("{reason:?}"))
+        }
+        Error::MqttState(StateError::ServerDisconnect { reason_code: Code::SessionTakenOver, .. }) => Reason::TakenOver,
+        Error::MqttState(StateError::ServerDisconnect { reason_code: Code::NotAuthorized, .. }) => {
+            refused("NotAuthorized")
+        }
+        other => lost(other),
+    }
+}
+
+impl Requests for v5::AsyncClient {
+    fn subscribe(&self, filters: &[String], qos: u8) -> bool {
+        use v5::mqttbytes::{QoS, v5::Filter};
+        let qos = if qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce };
+        self.try_subscribe_many(filters.iter().map(|filter| Filter::new(filter.clone(), qos))).is_ok()
+    }
+
+    fn try_ack(&self, packet_id: u16) -> bool {
+        let mut publish = v5::mqttbytes::v5::Publish::new("", v5::mqttbytes::QoS::AtLeastOnce, Bytes::new(), None);
+        publish.pkid = packet_id;
+        v5::AsyncClient::try_ack(self, &publish).is_ok()
+    }
+
+    fn publish(&self, topic: &str, body: Bytes, qos: u8, retain: bool) -> bool {
+        use v5::mqttbytes::QoS;
+        let qos = if qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce };
+        self.try_publish(topic, qos, retain, body).is_ok()
+    }
+
+    fn disconnect(&self) -> bool {
+        self.try_disconnect().is_ok()
+    }
+}
+
+struct Four {
+    requests: rumqttc::AsyncClient,
+    events: rumqttc::EventLoop,
+}
+
+impl Client for Four {
+    fn poll(&mut self) -> BoxFuture<'_, Event> {
+        Box::pin(async {
+            use rumqttc::{Packet, SubscribeReasonCode as Code};
+            match self.events.poll().await {
+                Ok(rumqttc::Event::Incoming(Packet::Publish(p))) => Event::Publish(Arrived {
+                    topic: Bytes::from(p.topic),
+                    body: p.payload,
+                    delivery: Delivery { qos: p.qos as u8, retained: p.retain, dup: p.dup, packet_id: p.pkid },
+                    properties: Vec::new(),
+                }),
+                Ok(rumqttc::Event::Incoming(Packet::ConnAck(ack))) => {
+                    Event::Connected { session_present: ack.session_present }
+                }
+                Ok(rumqttc::Event::Incoming(Packet::SubAck(ack))) => {
+                    let granted = |code: &Code| match code {
+                        Code::Success(qos) => Granted::Qos(*qos as u8),
+                        Code::Failure => Granted::Refused("Failure (0x80)".to_owned()),
+                    };
+                    Event::Subscribed(ack.return_codes.iter().map(granted).collect())
+                }
+                Ok(rumqttc::Event::Incoming(Packet::PubAck(ack))) => Event::Taken(ack.pkid, true),
+                Ok(rumqttc::Event::Outgoing(rumqttc::Outgoing::Publish(id))) => Event::Sent(id),
+                Ok(rumqttc::Event::Outgoing(rumqttc::Outgoing::Disconnect)) => Event::Closed,
+                Ok(_) => Event::Other,
+                Err(rumqttc::ConnectionError::ConnectionRefused(code)) => {
+                    Event::Disconnected(refused(&format!("{code:?}")))
+                }
+                Err(error) => Event::Disconnected(lost(&error)),
+            }
+        })
+    }
+
+    fn reset(&mut self) {
+        self.events.clean();
+        self.events.state.events.clear();
+        self.events.pending.clear();
+    }
+
+    fn requests(&self) -> Arc<dyn Requests> {
+        Arc::new(self.requests.clone())
+    }
+}
+
+impl Requests for rumqttc::AsyncClient {
+    fn subscribe(&self, filters: &[String], qos: u8) -> bool {
+        let qos = if qos == 0 { rumqttc::QoS::AtMostOnce } else { rumqttc::QoS::AtLeastOnce };
+        let filters = filters.iter().map(|filter| rumqttc::SubscribeFilter::new(filter.clone(), qos));
+        self.try_subscribe_many(filters).is_ok()
+    }
+
+    fn try_ack(&self, packet_id: u16) -> bool {
+        let mut publish = rumqttc::Publish::new("", rumqttc::QoS::AtLeastOnce, Bytes::new());
+        publish.pkid = packet_id;
+        rumqttc::AsyncClient::try_ack(self, &publish).is_ok()
+    }
+
+    fn publish(&self, topic: &str, body: Bytes, qos: u8, retain: bool) -> bool {
+        let qos = if qos == 0 { rumqttc::QoS::AtMostOnce } else { rumqttc::QoS::AtLeastOnce };
+        self.try_publish(topic, qos, retain, body).is_ok()
+    }
+
+    fn disconnect(&self) -> bool {
+        self.try_disconnect().is_ok()
+    }
+}

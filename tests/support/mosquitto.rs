@@ -1,0 +1,72 @@
+//! A mosquitto of our own on a free port; skipped with a visible line where there is none.
+#![allow(dead_code, missing_docs, unreachable_pub)]
+
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const PROGRAM: &str = "/usr/sbin/mosquitto";
+
+pub struct Mosquitto {
+    child: Child,
+    pub port: u16,
+    pub dir: tempfile::TempDir,
+}
+
+impl Mosquitto {
+    /// `None` where mosquitto is not installed. `{dir}` in the configuration is its folder.
+    pub fn start(extra: &str) -> Option<Self> {
+        Self::start_in(tempfile::tempdir().unwrap(), extra)
+    }
+
+    pub fn start_in(dir: tempfile::TempDir, extra: &str) -> Option<Self> {
+        if !Path::new(PROGRAM).exists() {
+            eprintln!("SKIPPED: {PROGRAM} is not installed");
+            return None;
+        }
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let extra = extra.replace("{dir}", dir.path().to_str().unwrap());
+        let config = format!("listener {port} 127.0.0.1\nmax_queued_messages 0\n{extra}\n");
+        std::fs::write(dir.path().join("mosquitto.conf"), config).unwrap();
+        let child = Self::spawn(&dir, port);
+        Some(Self { child, port, dir })
+    }
+
+    fn spawn(dir: &tempfile::TempDir, port: u16) -> Child {
+        let mut command = Command::new(PROGRAM);
+        command.arg("-c").arg(dir.path().join("mosquitto.conf")).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().unwrap();
+        let until = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(Instant::now() < until, "mosquitto does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        child
+    }
+
+    pub fn restart(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = Self::spawn(&self.dir, self.port);
+    }
+
+    fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
+    }
+
+    pub fn sigstop(&self) {
+        self.signal("-STOP");
+    }
+
+    pub fn sigcont(&self) {
+        self.signal("-CONT");
+    }
+}
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
