@@ -150,25 +150,24 @@ async fn pipelines(State(shared): State<Shared>) -> Response {
 }
 
 /// The board that a path names; `?pipeline=NAME` tells sinks of the same name apart.
-fn find(shared: &Shared, sink: &str, uri: &Uri) -> Result<Arc<Board>, Response> {
+fn find(shared: &Shared, sink: &str, uri: &Uri) -> Option<Arc<Board>> {
     let pipeline = uri.query().and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("pipeline=")));
-    shared.telemetry.boards.get(pipeline, sink).ok_or_else(|| {
-        (StatusCode::NOT_FOUND, axum::Json(json!({ "error": "no metrics sink of this name" }))).into_response()
-    })
+    shared.telemetry.boards.get(pipeline, sink)
+}
+
+fn no_board() -> Response {
+    (StatusCode::NOT_FOUND, axum::Json(json!({ "error": "no metrics sink of this name" }))).into_response()
 }
 
 async fn latest(State(shared): State<Shared>, Path(sink): Path<String>, uri: Uri) -> Response {
     match find(&shared, &sink, &uri) {
-        Ok(board) => ([(header::CONTENT_TYPE, "application/json")], board.latest()).into_response(),
-        Err(response) => response,
+        Some(board) => ([(header::CONTENT_TYPE, "application/json")], board.latest()).into_response(),
+        None => no_board(),
     }
 }
 
 async fn stream(State(shared): State<Shared>, Path(sink): Path<String>, uri: Uri) -> Response {
-    let board = match find(&shared, &sink, &uri) {
-        Ok(board) => board,
-        Err(response) => return response,
-    };
+    let Some(board) = find(&shared, &sink, &uri) else { return no_board() };
     let events = BroadcastStream::new(board.subscribe()).map(|event| {
         Ok::<_, std::convert::Infallible>(match event {
             Ok(rows) => Event::default().event("rows").data(rows.as_ref()),
