@@ -9,6 +9,7 @@ use crate::flow::message::Epoch;
 use crate::flow::schema::StreamSchema;
 
 pub mod board;
+mod digest;
 pub mod json_rows;
 pub mod metrics;
 pub mod mqtt;
@@ -31,6 +32,12 @@ pub trait Sink: Send {
     ///
     /// Committing an epoch again, after a restart, replaces what it had committed.
     fn commit(&mut self, epoch: Epoch) -> Result<(), SinkError>;
+
+    /// Commits the last epoch, at the end of the stream: nothing follows, so rows that an earlier commit was free to
+    /// hold back become visible too. Retried as `write` is.
+    fn finish(&mut self, epoch: Epoch) -> Result<(), SinkError> {
+        self.commit(epoch)
+    }
 }
 
 /// A sink as the pipeline file describes it.
