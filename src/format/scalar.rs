@@ -70,3 +70,66 @@ impl Decoder for ScalarDecoder {
         self.rows.flush()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::util::display::array_value_to_string;
+
+    use super::*;
+    use crate::component::Name;
+    use crate::flow::payload::Delivery;
+    use crate::flow::time::Timestamp;
+    use crate::flow::topic::Topics;
+    use crate::format::columns;
+
+    /// The value, and the capture `device`.
+    fn read(kind: &str, topic: &str, body: &[u8]) -> Option<(String, String)> {
+        let pattern = Name { text: "s/{device}".to_owned(), at: 0..0, expanded: false };
+        let topics = Topics::read(&[pattern]).unwrap();
+        let (table, _) = Settings::of(&format!("v = '{kind}'"));
+        let columns = columns::read(Some(table), &topics, None, None).unwrap();
+        let mut decoder = Scalar { max_bytes: 9 }.build(&columns);
+        let arrival = Timestamp::from_micros(5);
+        let (topic, delivery) = (topic.as_bytes(), Delivery::default());
+        decoder.push(&Payload { topic, body, arrival, delivery, properties: &[] }).ok()?;
+        let batch = decoder.flush();
+        assert_eq!(batch.num_rows(), 1);
+        let text = |column: usize| array_value_to_string(batch.column(column), 0).unwrap();
+        Some((text(0), text(1)))
+    }
+
+    #[test]
+    fn bare_values_are_read() {
+        let value = |kind, body: &str| read(kind, "s/d1", body.as_bytes()).map(|(value, _)| value);
+        for (kind, body, expected) in [
+            ("float64", " 21.5\n", Some("21.5")),
+            ("boolean", "ON", Some("true")),
+            ("boolean", "0", Some("false")),
+            ("utf8", " a ", Some(" a ")),
+            ("int8", "-7", Some("-7")),
+            ("int8", "128", None),
+            ("float64", "", None),
+            ("float64", "NaN", None),
+            ("boolean", "maybe", None),
+            ("utf8", "ten bytes!", None),
+        ] {
+            assert_eq!(value(kind, body).as_deref(), expected, "{kind} {body}");
+        }
+        assert_eq!(read("utf8", "s/d1", b"\xff"), None);
+        assert_eq!(read("utf8", "s/d1", b"x"), Some(("x".to_owned(), "d1".to_owned())));
+        assert_eq!(read("utf8", "other", b"x"), Some(("x".to_owned(), String::new())));
+    }
+
+    #[test]
+    fn wrong_columns_are_all_told() {
+        let text = "a = 'flaot64'\nb = { type = 'utf8', path = '$.' }\nc = { type = 'boolean', from = 'topic' }\nd = 1";
+        let (table, _) = Settings::of(text);
+        let faults = columns::read(Some(table), &Topics::default(), None, None).unwrap_err();
+        assert_eq!(faults.len(), 4);
+        assert_eq!(faults[0].help.as_deref(), Some("did you mean `float64`?"));
+        let time = Name { text: "st".to_owned(), at: 0..0, expanded: false };
+        let (table, _) = Settings::of("ts = 'timestamp'");
+        let faults = columns::read(Some(table), &Topics::default(), Some(&time), None).unwrap_err();
+        assert_eq!(faults[0].help.as_deref(), Some("did you mean `ts`?"));
+    }
+}

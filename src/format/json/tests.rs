@@ -1,6 +1,6 @@
 use std::cell::RefCell;
 
-use arrow::array::{Array, AsArray};
+use arrow::array::AsArray;
 use arrow::datatypes::{Float64Type, Int64Type};
 use arrow::util::display::array_value_to_string;
 use proptest::prelude::*;
