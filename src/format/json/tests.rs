@@ -142,6 +142,8 @@ proptest! {
             _ => (),
         }
         let oracle = serde_json::from_slice::<serde_json::Value>(&bytes);
+        // The grammar of JSON has no bounds: a number too great for a double matters only where a column wants it.
+        prop_assume!(!oracle.as_ref().is_err_and(|why| why.to_string().contains("out of range")));
         let ours = push(&mut *decoder("", ""), &bytes);
         prop_assert_eq!(ours.is_ok(), oracle.is_ok(), "{:?} {:?}", ours, oracle);
     }
