@@ -13,7 +13,7 @@ pub mod rows;
 pub mod scalar;
 pub mod when;
 
-use columns::Columns;
+use columns::{ColumnType, Columns};
 
 /// Every format.
 pub static FORMATS: &[Kind<dyn DecoderSpec>] = &[json::KIND, scalar::KIND];
@@ -29,6 +29,11 @@ pub trait Decoder: Send {
 
 /// A format as the pipeline file describes it.
 pub trait DecoderSpec: std::fmt::Debug + Send + Sync {
+    /// The payload column that there is where none is declared.
+    fn implied(&self) -> Option<(&'static str, ColumnType)> {
+        None
+    }
+
     /// What is wrong with these columns for this format.
     fn check(&self, columns: &Columns) -> Vec<Fault>;
 

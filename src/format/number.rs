@@ -1,1 +1,206 @@
-//! Exact numbers from text.
+//! Exact numbers from text, by the grammar of JSON: `-? digits (. digits)? ([eE] [+-]? digits)?`.
+
+/// Powers of ten that a double holds exactly.
+const EXACT_POWERS: [f64; 23] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20,
+    1e21, 1e22,
+];
+/// Digits of which any number fits a `u64`.
+const U64_DIGITS: usize = 19;
+/// The greatest power of ten in an `i128`.
+const I128_POWER: u32 = 38;
+
+/// How long the number at the front of `text` is; the byte that is wrong where there is none.
+pub fn scan(text: &[u8]) -> Result<usize, usize> {
+    let digits = |mut at: usize| {
+        let start = at;
+        while text.get(at).is_some_and(u8::is_ascii_digit) {
+            at += 1;
+        }
+        if at == start { Err(at) } else { Ok(at) }
+    };
+    let mut at = usize::from(text.first() == Some(&b'-'));
+    at = if text.get(at) == Some(&b'0') { at + 1 } else { digits(at)? };
+    if text.get(at) == Some(&b'.') {
+        at = digits(at + 1)?;
+    }
+    if matches!(text.get(at), Some(b'e' | b'E')) {
+        at += 1;
+        at += usize::from(matches!(text.get(at), Some(b'+' | b'-')));
+        at = digits(at)?;
+    }
+    Ok(at)
+}
+
+/// Whether all of `text` is one number.
+pub fn is_number(text: &[u8]) -> bool {
+    scan(text) == Ok(text.len())
+}
+
+/// A whole number written as one. `None` where it has a point or an exponent, or does not fit 128 bits.
+pub fn integer(text: &[u8]) -> Option<i128> {
+    let (negative, digits) = text.strip_prefix(b"-").map_or((false, text), |rest| (true, rest));
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let magnitude = if digits.len() <= U64_DIGITS {
+        i128::from(digits.iter().fold(0u64, |sum, digit| sum * 10 + u64::from(digit - b'0')))
+    } else {
+        let add = |sum: i128, digit: &u8| sum.checked_mul(10)?.checked_add(i128::from(digit - b'0'));
+        digits.iter().try_fold(0, add)?
+    };
+    Some(if negative { -magnitude } else { magnitude })
+}
+
+/// The parts of a number: `digits × 10^exponent`.
+struct Parts {
+    negative: bool,
+    digits: u128,
+    exponent: i64,
+    /// More digits than fit.
+    overflow: bool,
+}
+
+fn parts(text: &[u8]) -> Parts {
+    let mut parts = Parts { negative: false, digits: 0, exponent: 0, overflow: false };
+    let mut point = false;
+    for (at, byte) in text.iter().enumerate() {
+        match byte {
+            b'-' => parts.negative = true,
+            b'.' => point = true,
+            b'0'..=b'9' => {
+                let next = parts.digits.checked_mul(10).and_then(|sum| sum.checked_add(u128::from(byte - b'0')));
+                match next {
+                    Some(next) => parts.digits = next,
+                    None => parts.overflow = true,
+                }
+                parts.exponent -= i64::from(point);
+            }
+            _ => {
+                parts.exponent = parts.exponent.saturating_add(exponent(&text[at + 1..]));
+                break;
+            }
+        }
+    }
+    parts
+}
+
+/// An exponent; beyond what any type holds, some number that is.
+fn exponent(text: &[u8]) -> i64 {
+    let (negative, digits) = match text.split_first() {
+        Some((b'-', rest)) => (true, rest),
+        Some((b'+', rest)) => (false, rest),
+        _ => (false, text),
+    };
+    let add = |sum: i64, digit: &u8| (sum * 10 + i64::from(digit - b'0')).min(1_000_000_000);
+    let magnitude = digits.iter().fold(0, add);
+    if negative { -magnitude } else { magnitude }
+}
+
+/// The nearest double of a number that [`scan`] accepts. `None` where it is too great for one.
+pub fn float64(text: &[u8]) -> Option<f64> {
+    // Clinger's fast path: both operands are exact, so that the one rounding is the right one.
+    if text.len() <= U64_DIGITS {
+        let parts = parts(text);
+        if parts.digits <= 1 << 53 && parts.exponent.unsigned_abs() < EXACT_POWERS.len() as u64 {
+            let power = EXACT_POWERS[parts.exponent.unsigned_abs() as usize];
+            let digits = parts.digits as f64;
+            let value = if parts.exponent < 0 { digits / power } else { digits * power };
+            return Some(if parts.negative { -value } else { value });
+        }
+    }
+    let value: f64 = std::str::from_utf8(text).ok()?.parse().ok()?;
+    value.is_finite().then_some(value)
+}
+
+/// The nearest single. `None` where it is too great for one.
+pub fn float32(text: &[u8]) -> Option<f32> {
+    let value: f32 = std::str::from_utf8(text).ok()?.parse().ok()?;
+    value.is_finite().then_some(value)
+}
+
+/// What of a number is lost when it is cut to a scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// Nothing.
+    None,
+    /// Less than half of the last digit.
+    Less,
+    /// Half of it or more.
+    Half,
+}
+
+/// A number times `10^scale`, cut towards zero, and what is lost by that. `None` where it does not fit.
+pub fn scaled(text: &[u8], scale: i32) -> Option<(i128, bool, Rest)> {
+    let Parts { negative, digits, exponent, overflow } = parts(text);
+    let digits = i128::try_from(digits).ok().filter(|_| !overflow)?;
+    let shift = exponent.saturating_add(i64::from(scale));
+    let (whole, rest) = if digits == 0 {
+        (0, Rest::None)
+    } else if shift >= 0 {
+        let power = 10i128.checked_pow(u32::try_from(shift).ok()?)?;
+        (digits.checked_mul(power)?, Rest::None)
+    } else if shift < -i64::from(I128_POWER) {
+        // i128 holds less than 1.8 × 10^38: cut off by 10^39 and more, less than half is left.
+        (0, Rest::Less)
+    } else {
+        let power = 10i128.pow(u32::try_from(-shift).expect("from 1 to 38"));
+        let (whole, lost) = (digits / power, digits % power);
+        let half = lost >= power / 2;
+        (
+            whole,
+            if lost == 0 {
+                Rest::None
+            } else if half {
+                Rest::Half
+            } else {
+                Rest::Less
+            },
+        )
+    };
+    Some((if negative { -whole } else { whole }, negative, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_grammar_is_that_of_json() {
+        for good in ["0", "-0", "12", "1.5", "-0.25e10", "1E+3", "1e-3", "0e1"] {
+            assert!(is_number(good.as_bytes()), "{good}");
+        }
+        for bad in ["", "-", "01", "+1", ".5", "1.", "1e", "1e+", "NaN", "Infinity", "0x1", "1 "] {
+            assert!(!is_number(bad.as_bytes()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn whole_numbers_are_exact() {
+        assert_eq!(integer(b"9007199254740993"), Some(9_007_199_254_740_993));
+        assert_eq!(integer(b"-9223372036854775808"), Some(i128::from(i64::MIN)));
+        assert_eq!(integer(b"18446744073709551615"), Some(i128::from(u64::MAX)));
+        assert_eq!(integer(b"1.0"), None);
+        assert_eq!(integer(&[b'9'; 60]), None);
+    }
+
+    #[test]
+    fn scales_cut_and_say_what_is_lost() {
+        assert_eq!(scaled(b"1.25", 2), Some((125, false, Rest::None)));
+        assert_eq!(scaled(b"-1.25", 1), Some((-12, true, Rest::Half)));
+        assert_eq!(scaled(b"1.24", 1), Some((12, false, Rest::Less)));
+        assert_eq!(scaled(b"1e3", 0), Some((1000, false, Rest::None)));
+        assert_eq!(scaled(b"1e-99", 0), Some((0, false, Rest::Less)));
+        assert_eq!(scaled(b"1e99999999999", 0), None);
+        assert_eq!(scaled(b"0e99999999999", 6), Some((0, false, Rest::None)));
+    }
+
+    proptest! {
+        #[test]
+        fn doubles_are_those_of_std(text in "-?(0|[1-9][0-9]{0,20})(\\.[0-9]{1,20})?(e-?[0-9]{1,2})?") {
+            let expected: f64 = text.parse().unwrap();
+            prop_assert_eq!(float64(text.as_bytes()).map(f64::to_bits), Some(expected.to_bits()));
+        }
+    }
+}

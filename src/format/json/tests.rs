@@ -1,0 +1,177 @@
+use std::cell::RefCell;
+
+use arrow::array::AsArray;
+use arrow::datatypes::{Float64Type, Int64Type};
+use arrow::util::display::array_value_to_string;
+use proptest::prelude::*;
+
+use super::*;
+use crate::flow::payload::Delivery;
+use crate::flow::time::Timestamp;
+use crate::flow::topic::Topics;
+use crate::format::columns;
+
+fn decoder(columns: &str, settings: &str) -> Box<dyn Decoder> {
+    let (table, _) = Settings::of(columns);
+    let columns = columns::read(Some(table), &Topics::default(), None, None).unwrap();
+    let (mut table, faults) = Settings::of(settings);
+    let spec = parse(&mut table).unwrap();
+    table.finish();
+    assert_eq!(*RefCell::borrow(&faults), []);
+    assert_eq!(spec.check(&columns), []);
+    spec.build(&columns)
+}
+
+fn push(decoder: &mut dyn Decoder, body: &[u8]) -> Result<usize, Malformed> {
+    let arrival = Timestamp::from_micros(5);
+    decoder.push(&Payload { topic: b"t", body, arrival, delivery: Delivery::default(), properties: &[] })
+}
+
+/// The rows as text: values by `,`, rows by `;`, without the arrival.
+fn rows(columns: &str, settings: &str, body: &str) -> Result<String, Malformed> {
+    let mut decoder = decoder(columns, settings);
+    push(&mut *decoder, body.as_bytes())?;
+    let batch = decoder.flush();
+    let row = |row| {
+        let values = batch.columns()[..batch.num_columns() - 1].iter();
+        values.map(|column| array_value_to_string(column, row).unwrap()).collect::<Vec<_>>().join(",")
+    };
+    Ok((0..batch.num_rows()).map(row).collect::<Vec<_>>().join(";"))
+}
+
+#[test]
+fn declared_values_are_read() {
+    let cases = [
+        ("a = 'int64'", r#"{"a":9007199254740993}"#, "9007199254740993"),
+        ("a = 'uint64'", r#"{"a":18446744073709551615}"#, "18446744073709551615"),
+        ("a = 'int8'", r#"{"a":-128}"#, "-128"),
+        ("a = 'float64'", r#"{"a":3}"#, "3.0"),
+        ("a = 'float64'", r#" { "x" : [ {} , "\ud83d\ude00" ] , "\u0061" : 2.5e1 } "#, "25.0"),
+        ("a = 'utf8'", r#"{"a":"x\n\u00e9\ud83d\ude00"}"#, "x\né😀"),
+        ("a = 'boolean'", r#"{"a":true}"#, "true"),
+        ("a = 'decimal(5,2)'", r#"{"a":-123.4}"#, "-123.40"),
+        ("a = 'float64'", r#"{"a":null}"#, ""),
+        ("a = 'float64'", r#"{}"#, ""),
+        ("a = { type = 'float64', path = '$.e.h[1].t' }", r#"{"e":{"h":[0,{"t":7}]}}"#, "7.0"),
+        ("a = { type = 'timestamp', unit = 's' }", r#"{"a":1.5}"#, "1970-01-01T00:00:01.500Z"),
+        ("a = { type = 'int64', path = '$' }", "7", "7"),
+    ];
+    for (columns, body, expected) in cases {
+        assert_eq!(rows(columns, "", body).map_err(|why| why.to_string()).as_deref(), Ok(expected), "{body}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_malformed_and_says_where() {
+    let cases = [
+        ("int64", r#"{"a":1.5}"#, Some(5)),
+        ("int64", r#"{"a":1e3}"#, Some(5)),
+        ("int64", r#"{"a":9223372036854775808}"#, Some(5)),
+        ("uint8", r#"{"a":-1}"#, Some(5)),
+        ("float64", r#"{"a":1e400}"#, Some(5)),
+        ("float64", r#"{"a":NaN}"#, Some(5)),
+        ("float64", r#"{"a":"1"}"#, Some(5)),
+        ("float64", r#"{"a":true}"#, Some(5)),
+        ("utf8", r#"{"a":{}}"#, Some(5)),
+        ("utf8", r#"{"a":1}"#, Some(5)),
+        ("boolean", r#"{"a":1}"#, Some(5)),
+        ("decimal(3,1)", r#"{"a":1.25}"#, Some(5)),
+        ("float64", r#"{"a":1,"a":2}"#, Some(7)),
+        ("float64", r#"{"a":1} x"#, Some(8)),
+        ("float64", r#"{"a":1"#, Some(6)),
+        ("float64", r#"{"b":"\ud800"}"#, Some(6)),
+        ("float64", "", Some(0)),
+        ("float64", "\u{feff}{}", Some(0)),
+        ("float64", "[1]", Some(0)),
+    ];
+    for (kind, body, at) in cases {
+        assert_eq!(rows(&format!("a = '{kind}'"), "", body).unwrap_err().at, at, "{kind} {body}");
+    }
+    assert_eq!(push(&mut *decoder("a = 'utf8'", ""), b"{\"b\":\"\xff\"}").unwrap_err().at, Some(6));
+    assert!(rows("a = { type = 'utf8', required = true }", "", "{}").is_err());
+}
+
+#[test]
+fn limits_hold() {
+    let deep = |depth: usize| format!("{{\"b\":{}{}}}", "[".repeat(depth - 1), "]".repeat(depth - 1));
+    assert!(rows("a = 'utf8'", "", &deep(32)).is_ok());
+    assert!(rows("a = 'utf8'", "", &deep(33)).is_err());
+    assert!(rows("a = 'utf8'", "max_bytes = '5B'", "{    }").is_err());
+    assert!(rows("a = 'utf8'", "max_number_len = 3", "{\"b\":1234}").is_err());
+    assert!(rows("a = { type = 'int64', path = '$' }", "rows = '$[*]'\nmax_rows = 2", "[1,2,3]").is_err());
+}
+
+#[test]
+fn payloads_explode_into_rows() {
+    let columns = "d = { type = 'utf8', path = '$$.d' }\na = 'int64'";
+    let rows = |body| rows(columns, "rows = '$.r[*]'", body).map_err(|why| why.to_string());
+    assert_eq!(rows(r#"{"r":[{"a":1},{"a":null},{"a":3}],"d":"x"}"#).as_deref(), Ok("x,1;x,;x,3"));
+    assert_eq!(rows(r#"{"d":"x","r":[{"a":1}]}"#).as_deref(), Ok("x,1"));
+    assert_eq!(rows(r#"{"r":[]}"#).as_deref(), Ok(""));
+    assert!(rows(r#"{"d":"x"}"#).is_err());
+    assert!(rows(r#"{"r":{}}"#).is_err());
+    assert!(rows(r#"{"r":[{"a":1},{"a":1.5}]}"#).is_err());
+}
+
+fn json() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        Just("null".to_owned()),
+        any::<bool>().prop_map(|value| value.to_string()),
+        any::<i64>().prop_map(|value| value.to_string()),
+        "-?[0-9]{1,3}\\.[0-9]{1,5}",
+        any::<String>().prop_map(|text| serde_json::to_string(&text).unwrap()),
+    ];
+    leaf.prop_recursive(4, 24, 4, |inner| {
+        let entry = ("[abc]", inner.clone()).prop_map(|(key, value)| format!("\"{key}\":{value}"));
+        prop_oneof![
+            prop::collection::vec(inner, 0..4).prop_map(|items| format!("[{}]", items.join(","))),
+            prop::collection::vec(entry, 0..4).prop_map(|entries| format!("{{{}}}", entries.join(","))),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn syntax_is_that_of_serde_json(text in json(), cut in any::<prop::sample::Index>(), byte in any::<u8>(), how in 0..4) {
+        let mut bytes = text.into_bytes();
+        let at = cut.index(bytes.len());
+        match how {
+            0 => bytes[at] = byte,
+            1 => bytes.truncate(at),
+            2 => bytes.insert(at, byte),
+            _ => (),
+        }
+        let oracle = serde_json::from_slice::<serde_json::Value>(&bytes);
+        // The grammar of JSON has no bounds: a number too great for a double matters only where a column wants it.
+        prop_assume!(!oracle.as_ref().is_err_and(|why| why.to_string().contains("out of range")));
+        let ours = push(&mut *decoder("", ""), &bytes);
+        prop_assert_eq!(ours.is_ok(), oracle.is_ok(), "{:?} {:?}", ours, oracle);
+    }
+
+    #[test]
+    fn values_are_those_of_serde_json(a in any::<i64>(), x in any::<f64>().prop_filter("JSON", |x| x.is_finite()), s in any::<String>()) {
+        let body = serde_json::json!({ "s": s, "x": x, "a": a }).to_string();
+        let mut decoder = decoder("a = 'int64'\nx = 'float64'\ns = 'utf8'", "");
+        prop_assert_eq!(push(&mut *decoder, body.as_bytes()), Ok(1));
+        let batch = decoder.flush();
+        prop_assert_eq!(batch.column(0).as_primitive::<Int64Type>().value(0), a);
+        prop_assert_eq!(batch.column(1).as_primitive::<Float64Type>().value(0), x);
+        prop_assert_eq!(batch.column(2).as_string::<i32>().value(0), s);
+    }
+
+    #[test]
+    fn a_malformed_payload_leaves_its_neighbours_alone(bodies in prop::collection::vec(
+        prop_oneof![
+            Just(r#"{"a":1,"s":"x"}"#), Just(r#"{"s":"yy"}"#), Just(r#"{"a":null,"b":true}"#),
+            Just(r#"{"a":1.5,"s":"x"}"#), Just(r#"{"s":"x","b":false,"a":2"#), Just(r#"{"s":"x","s":"y"}"#),
+        ], 0..20)) {
+        let columns = "a = 'int64'\ns = 'utf8'\nb = 'boolean'";
+        let (mut all, mut good) = (decoder(columns, ""), decoder(columns, ""));
+        for body in bodies {
+            if push(&mut *all, body.as_bytes()).is_ok() {
+                push(&mut *good, body.as_bytes()).unwrap();
+            }
+        }
+        prop_assert_eq!(all.flush(), good.flush());
+    }
+}
