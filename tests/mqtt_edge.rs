@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use support::fake_broker::{FakeBroker, connack, packet, publish};
-use support::{next, open, spec};
+use support::connect::{next, open, spec};
 
 fn text(port: u16) -> String {
     format!("url = \"mqtt://127.0.0.1:{port}\"\ntopics = [\"t\"]\nkeep_alive = \"5s\"")

@@ -4,7 +4,7 @@
 mod support;
 
 use support::mosquitto::Mosquitto;
-use support::{next, open};
+use support::connect::{next, open};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_thousand_payloads_arrive_one_by_one() {

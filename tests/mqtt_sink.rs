@@ -15,7 +15,7 @@ use streamgauge::flow::schema::{StreamSchema, timestamp_type};
 use streamgauge::flow::time::Span;
 use streamgauge::sink::{SinkContext, mqtt};
 use support::mosquitto::Mosquitto;
-use support::{next, open};
+use support::connect::{next, open};
 
 #[test]
 fn rows_arrive_under_their_topics() {

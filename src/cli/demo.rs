@@ -149,7 +149,7 @@ fn table(telemetry: &Telemetry, over: &AtomicBool) {
 }
 
 fn newest(boards: &Boards) -> Vec<Map<String, Value>> {
-    let rows = boards.latest("live").unwrap_or_default();
+    let rows = boards.get(None, "live").map(|board| board.latest()).unwrap_or_default();
     serde_json::from_str(&rows).unwrap_or_default()
 }
 

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::{self, Options, Outcome, Running};
+use crate::engine::{Options, Outcome, Prepared, Running};
 use crate::flow::time::Span;
 use crate::pipeline::plan::Plan;
-use crate::telemetry::{self, Telemetry};
+use crate::telemetry::{Telemetry, http};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -53,7 +53,7 @@ pub(super) fn listen(arguments: &super::Listen, options: &mut Options) -> Result
         let token = read.map_err(|error| format!("cannot read the token file `{}`: {error}", path.display()))?;
         options.token = Some(crate::component::Secret::new(token.trim()));
     }
-    options.listen.map_or(Ok(()), |address| telemetry::check_listen(address, options.token.as_ref()))
+    options.listen.map_or(Ok(()), |address| http::check_listen(address, options.token.as_ref()))
 }
 
 /// Launches plans, waits for their end, and meanwhile stops them at a signal or when their time is over. `watch` is
@@ -66,7 +66,9 @@ pub(super) fn drive(
 ) -> Result<Vec<Outcome>, String> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| format!("cannot start the runtime: {error}"))?;
-    let telemetry = Arc::new(Telemetry::default());
+    let prepared: Vec<Prepared> = plans.into_iter().map(Prepared::new).collect();
+    let pipelines = prepared.iter().map(Prepared::info).collect();
+    let telemetry = Arc::new(Telemetry { pipelines, ..Telemetry::default() });
     watch(&telemetry);
     let serving = CancellationToken::new();
     if let Some(address) = options.listen {
@@ -75,10 +77,10 @@ pub(super) fn drive(
         let local = listener.local_addr().map_err(|error| format!("cannot tell where it listens: {error}"))?;
         tracing::info!("listening on http://{local}");
         eprintln!("listening on http://{local}");
-        runtime.spawn(telemetry::serve(listener, telemetry.clone(), options.token.clone(), serving.clone()));
+        runtime.spawn(http::serve(listener, telemetry.clone(), options.token.clone(), serving.clone()));
     }
     let launched: std::io::Result<Vec<Running>> =
-        plans.into_iter().map(|plan| engine::launch(plan, options, &runtime, telemetry.clone())).collect();
+        prepared.into_iter().map(|prepared| prepared.launch(options, &runtime, &telemetry)).collect();
     let running = launched.map_err(|error| format!("cannot start a thread: {error}"))?;
     let stops: Vec<CancellationToken> = running.iter().map(Running::stop_token).collect();
     runtime.spawn(stop_at_signal(stops, duration));

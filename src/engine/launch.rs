@@ -1,8 +1,12 @@
 //! A plan becomes channels and threads.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arrow::array::RecordBatch;
+use arrow::array::cast::AsArray;
+use arrow::array::types::TimestampMicrosecondType;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
@@ -11,55 +15,80 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::account::Counted;
 use crate::engine::stage::{NoCheckpoint, SinkStage, StageError, run_operator};
 use crate::engine::supervise::{Crew, Running};
-use crate::engine::{BRIDGE_BATCHES, Options, Shared, gather, tick_epochs};
+use crate::engine::{Options, Shared, gather, tick_epochs};
 use crate::flow::inbox::Inbox;
 use crate::flow::message::{Epoch, Message};
 use crate::flow::meter::{Meter, PORTS, SourceMeter};
 use crate::flow::outbox::{Outbox, Port};
 use crate::flow::time::Timestamp;
-use crate::ingest::feed::{Gather, feed};
+use crate::ingest::feed::{BRIDGE_BATCHES, Gather, feed};
 use crate::ingest::intake::Intake;
 use crate::ingest::watermark::Watermarks;
 use crate::ingest::{ArrivalClock, SourceContext};
 use crate::pipeline::plan::{Edge, Plan, PlannedOperator, PlannedSink, PlannedSource};
 use crate::sink::SinkContext;
-use crate::telemetry::{Latency, PipelineInfo, StageInfo, StageRole, Telemetry};
+use crate::telemetry::{Latency, PipelineInfo, Queue, StageInfo, StageKind, Telemetry};
 
-/// Opens a plan and lets it run. Needs a tokio runtime with I/O and time for the feeds.
-pub fn launch(plan: Plan, options: &Options, runtime: &Runtime, telemetry: Arc<Telemetry>) -> std::io::Result<Running> {
-    let (epoch_sender, epochs) = watch::channel(Epoch(0));
-    let stop = CancellationToken::new();
-    let shared =
-        Shared { stop: stop.clone(), epochs, boards: telemetry.boards.clone(), telemetry: telemetry.clone() };
-    if options.live {
-        runtime.spawn(tick_epochs(plan.epoch.duration(), epoch_sender, stop.clone()));
+/// A plan with its channels, before anything is opened: what the telemetry can be made of.
+pub struct Prepared {
+    plan: Plan,
+    wiring: Wiring,
+    stages: Vec<Counted>,
+    latency: Arc<Latency>,
+}
+
+impl Prepared {
+    /// Makes the channels of a plan.
+    pub fn new(plan: Plan) -> Self {
+        let wiring = Wiring::of(&plan);
+        let stages = wiring.counted(&plan);
+        Self { plan, wiring, stages, latency: Arc::default() }
     }
-    let wiring = Wiring::of(&plan);
-    let gather = gather(&plan, options);
-    let stages = wiring.counted(&plan);
-    telemetry.add_pipeline(wiring.info(&plan, &stages));
-    let mut launching = Launching {
-        pipeline: plan.name.clone(),
-        rows_max: plan.batch_rows,
-        options,
-        runtime,
-        shared,
-        wiring,
-        stages,
-        crew: Crew::default(),
-        arrivals: Arc::default(),
-    };
-    let (operators_at, sinks_at) = (plan.sources.len(), plan.sources.len() + plan.operators.len());
-    for (index, sink) in plan.sinks.into_iter().enumerate() {
-        launching.sink(sinks_at + index, sink)?;
+
+    /// What there is to measure.
+    pub fn info(&self) -> PipelineInfo {
+        self.wiring.info(&self.plan, &self.stages, self.latency.clone())
     }
-    for (index, operator) in plan.operators.into_iter().enumerate().rev() {
-        launching.operator(operators_at + index, operator)?;
+
+    /// Opens everything and lets it run. The feeds need the runtime's I/O and time.
+    pub fn launch(self, options: &Options, runtime: &Runtime, telemetry: &Telemetry) -> std::io::Result<Running> {
+        let Self { plan, wiring, stages, latency } = self;
+        let (epoch_sender, epochs) = watch::channel(Epoch(0));
+        let stop = CancellationToken::new();
+        if options.live {
+            runtime.spawn(tick_epochs(plan.epoch.duration(), epoch_sender, stop.clone()));
+        }
+        let gather = gather(&plan, options);
+        let shared = Shared {
+            stop: stop.clone(),
+            epochs,
+            boards: telemetry.boards.clone(),
+            health: telemetry.health.clone(),
+            latency,
+        };
+        let mut launching = Launching {
+            pipeline: plan.name.clone(),
+            rows_max: plan.batch_rows,
+            options,
+            runtime,
+            shared,
+            wiring,
+            stages,
+            crew: Crew::default(),
+            arrivals: Arc::default(),
+        };
+        let (operators_at, sinks_at) = (plan.sources.len(), plan.sources.len() + plan.operators.len());
+        for (index, sink) in plan.sinks.into_iter().enumerate() {
+            launching.sink(sinks_at + index, sink)?;
+        }
+        for (index, operator) in plan.operators.into_iter().enumerate().rev() {
+            launching.operator(operators_at + index, operator)?;
+        }
+        for (index, source) in plan.sources.into_iter().enumerate() {
+            launching.source(index, source, gather)?;
+        }
+        Ok(Running::new(launching.pipeline, launching.crew, launching.stages, stop, options.drain_max))
     }
-    for (index, source) in plan.sources.into_iter().enumerate() {
-        launching.source(index, source, gather)?;
-    }
-    Ok(Running::new(launching.pipeline, launching.crew, launching.stages, stop, options.drain_max))
 }
 
 /// The channels of a pipeline, by stage.
@@ -122,27 +151,27 @@ impl Wiring {
         all.map(|(stage, (name, kind, source, sink))| counted(stage, name, kind, source, sink)).collect()
     }
 
-    fn info(&self, plan: &Plan, stages: &[Counted]) -> PipelineInfo {
+    fn info(&self, plan: &Plan, stages: &[Counted], latency: Arc<Latency>) -> PipelineInfo {
         let stage = |(index, counted): (usize, &Counted)| {
             let queues = self.receivers[index].clone();
             let capacity = self.channel_batches * queues.len();
             StageInfo {
                 name: counted.name.clone(),
-                role: match (&counted.source, counted.sink) {
-                    (Some(_), _) => StageRole::Source,
-                    (None, true) => StageRole::Sink,
-                    (None, false) => StageRole::Operator,
+                kind: match (&counted.source, counted.sink) {
+                    (Some(_), _) => StageKind::Source,
+                    (None, true) => StageKind::Sink,
+                    (None, false) => StageKind::Operator,
                 },
-                kind: counted.kind.to_owned(),
+                component: counted.kind.to_owned(),
                 meter: counted.meter.clone(),
                 source: counted.source.clone(),
                 queue: (capacity > 0).then(|| {
                     let len = move || queues.iter().map(Receiver::len).sum();
-                    (Box::new(len) as Box<dyn Fn() -> usize + Send + Sync>, capacity)
+                    Queue { len: Box::new(len), capacity }
                 }),
             }
         };
-        PipelineInfo { name: plan.name.clone(), stages: stages.iter().enumerate().map(stage).collect() }
+        PipelineInfo { name: plan.name.clone(), stages: stages.iter().enumerate().map(stage).collect(), latency }
     }
 }
 
@@ -173,11 +202,11 @@ impl Launching<'_> {
             run: self.options.run.clone(),
             boards: self.shared.boards.clone(),
         };
-        let latency = self.shared.telemetry.latency.clone();
+        let latency = self.shared.latency.clone();
         let (written, reached) = probe(latency, self.arrivals.clone(), sink.input.time, self.options.live);
         let running = SinkStage {
             name: sink.name.text.clone(),
-            health: self.shared.telemetry.health.clone(),
+            health: self.shared.health.clone(),
             written: Box::new(written),
             reached: Box::new(reached),
         };
@@ -237,37 +266,28 @@ fn probe(
     arrivals: Arrivals,
     time: usize,
     live: bool,
-) -> (impl FnMut(&arrow::array::RecordBatch) + Send, impl FnMut(Timestamp) + Send) {
-    use arrow::array::cast::AsArray;
-    use arrow::array::types::TimestampMicrosecondType;
+) -> (impl FnMut(&RecordBatch) + Send, impl FnMut(Timestamp) + Send) {
     let now = || Timestamp::from_micros(jiff::Timestamp::now().as_microsecond());
-    let pending = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let seen = pending.clone();
-    let by_event = latency.clone();
-    let written = move |batch: &arrow::array::RecordBatch| {
-        if live && let Some(newest) = batch.column(time).as_primitive::<TimestampMicrosecondType>().values().iter().max() {
-            by_event.event_to_emit(now().since(Timestamp::from_micros(*newest)));
-            seen.store(true, std::sync::atomic::Ordering::Relaxed);
+    // Rows since the last watermark: both closures are called by the sink's thread.
+    let pending = Arc::new(AtomicU64::new(0));
+    let (rows, by_event) = (pending.clone(), latency.clone());
+    let written = move |batch: &RecordBatch| {
+        let times = batch.column(time).as_primitive::<TimestampMicrosecondType>();
+        if live && let Some(newest) = times.values().iter().max() {
+            let count = batch.num_rows() as u64;
+            by_event.event_to_emit.record(now().since(Timestamp::from_micros(*newest)), count);
+            rows.fetch_add(count, Relaxed);
         }
     };
     let reached = move |at: Timestamp| {
-        if !pending.swap(false, std::sync::atomic::Ordering::Relaxed) {
+        let count = pending.swap(0, Relaxed);
+        if count == 0 {
             return;
         }
         let arrivals = arrivals.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, arrival)) = arrivals.iter().rev().find(|(watermark, _)| *watermark == at) {
-            latency.arrival_to_emit(now().since(*arrival));
+            latency.arrival_to_emit.record(now().since(*arrival), count);
         }
     };
     (written, reached)
-}
-
-/// So that a stage's side output has a name where it is talked of.
-impl std::fmt::Display for Port {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Main => "main",
-            Self::Side => "side",
-        })
-    }
 }

@@ -17,9 +17,9 @@ use crate::component::Secret;
 use crate::flow::message::Epoch;
 use crate::pipeline::plan::Plan;
 use crate::sink::board::Boards;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Health, Latency};
 
-pub use launch::launch;
+pub use launch::Prepared;
 pub use supervise::{Outcome, Running};
 
 /// How pipelines are run.
@@ -56,7 +56,8 @@ pub(crate) struct Shared {
     pub(crate) stop: CancellationToken,
     pub(crate) epochs: watch::Receiver<Epoch>,
     pub(crate) boards: Arc<Boards>,
-    pub(crate) telemetry: Arc<Telemetry>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) latency: Arc<Latency>,
 }
 
 /// Ends an epoch every `plan.epoch`, until the run is over.
@@ -71,9 +72,6 @@ pub(crate) async fn tick_epochs(plan_epoch: Duration, epochs: watch::Sender<Epoc
         }
     }
 }
-
-/// How many batches the bridge of a source holds.
-pub const BRIDGE_BATCHES: usize = 4;
 
 /// How long a payload may wait for others to go with it.
 pub const DELAY_MAX: Duration = Duration::from_millis(5);

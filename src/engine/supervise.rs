@@ -34,6 +34,12 @@ struct Ending {
     result: Option<Result<(), StageError>>,
 }
 
+impl Ending {
+    fn with(mut self, result: Result<(), StageError>) {
+        self.result = Some(result);
+    }
+}
+
 impl Drop for Ending {
     fn drop(&mut self) {
         let result = self.result.take().unwrap_or_else(|| Err(StageError::Panicked("it was dropped".to_owned())));
@@ -54,11 +60,11 @@ impl Crew {
         name: &str,
         run: impl FnOnce() -> Result<(), StageError> + Send + 'static,
     ) -> std::io::Result<()> {
-        let mut ending = self.enlist(name);
+        let ending = self.enlist(name);
         let thread = thread::Builder::new().name(name.to_owned());
         thread.spawn(move || {
             let result = catch_unwind(AssertUnwindSafe(run));
-            ending.result = Some(result.unwrap_or_else(|panic| Err(StageError::Panicked(text_of(&*panic)))));
+            ending.with(result.unwrap_or_else(|panic| Err(StageError::Panicked(text_of(&*panic)))));
         })?;
         Ok(())
     }
@@ -70,8 +76,8 @@ impl Crew {
         runtime: &Runtime,
         run: impl Future<Output = Result<(), StageError>> + Send + 'static,
     ) {
-        let mut ending = self.enlist(name);
-        runtime.spawn(async move { ending.result = Some(run.await) });
+        let ending = self.enlist(name);
+        runtime.spawn(async move { ending.with(run.await) });
     }
 }
 

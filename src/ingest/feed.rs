@@ -45,6 +45,9 @@ pub struct Gather {
     pub stop_exhausts: bool,
 }
 
+/// How many batches the bridge holds.
+pub const BRIDGE_BATCHES: usize = 4;
+
 /// The pauses between attempts to open a source: the first, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 

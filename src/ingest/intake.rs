@@ -153,7 +153,8 @@ impl Intake {
         if rows == 0 {
             return Ok(());
         }
-        let batch = self.set_future_aside(self.decoder.flush(), payloads, &spans, letters)?;
+        let decoded = self.decoder.flush();
+        let batch = self.set_future_aside(decoded, payloads, &spans, letters)?;
         if batch.num_rows() == 0 {
             return Ok(());
         }
@@ -168,7 +169,7 @@ impl Intake {
         }
         self.outbox.emit(batch.slice(start, batch.num_rows() - start))?;
         let at = self.watermarks.current();
-        self.reach(at, arrival)
+        Ok(self.reach(at, arrival)?)
     }
 
     /// Takes out the rows that lie too far after their arrival, and gives them to the dead letters.

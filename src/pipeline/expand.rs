@@ -1,5 +1,6 @@
 //! `${VAR}`, `${VAR:-default}` and `${file:/path}` in parsed string values, never in raw text: a value can neither add
-//! keys nor move the places that faults point at. `$$` is a dollar sign.
+//! keys nor move the places that faults point at. `$${` is `${` itself; every other dollar sign stands for itself, as paths
+//! (`$.env`) are full of them.
 
 use crate::component::{Fault, Name, Node, Value};
 use crate::pipeline::Variables;
@@ -27,18 +28,17 @@ fn expand_node(node: &mut Node, variables: Variables<'_>, faults: &mut Vec<Fault
     }
 }
 
-/// A dollar sign that begins no `${` and no `$$` stands for itself: paths (`$.env`) are full of them.
 fn expand_text(text: &str, variables: Variables<'_>) -> Result<String, String> {
     let mut expanded = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
         expanded.push_str(&rest[..at]);
         rest = &rest[at..];
-        if let Some(after) = rest.strip_prefix("$$") {
-            expanded.push('$');
+        if let Some(after) = rest.strip_prefix("$${") {
+            expanded.push_str("${");
             rest = after;
         } else if let Some(after) = rest.strip_prefix("${") {
-            let end = after.find('}').ok_or_else(|| format!("`{rest}`: `${{` without `}}`; write `$$` for a dollar sign"))?;
+            let end = after.find('}').ok_or_else(|| format!("`{rest}`: `${{` without `}}`; write `$${{` for `${{` itself"))?;
             expanded.push_str(&value(&after[..end], variables)?);
             rest = &after[end + 1..];
         } else {
@@ -97,7 +97,7 @@ mod tests {
             ("${NONE:-}", ""),
             ("${EMPTY:-full}|${EMPTY}|", "full||"),
             ("$.env.hum", "$.env.hum"),
-            ("cost: 5$$ ${USER}$", "cost: 5$ ada$"),
+            ("$$.time ${USER}$", "$$.time ada$"),
             ("$${USER}", "${USER}"),
             ("${EVIL}", "x\"]\ntype = \"${USER}"),
         ] {

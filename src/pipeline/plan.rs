@@ -7,6 +7,7 @@ use crate::flow::time::Span;
 use crate::format::DecoderSpec;
 use crate::format::columns::Columns;
 use crate::ingest::SourceSpec;
+pub use crate::ingest::intake::OnError;
 use crate::operator::Operator;
 use crate::sink::SinkSpec;
 
@@ -44,6 +45,8 @@ pub struct Edge {
 pub struct PlannedSource {
     /// NAME.
     pub name: Name,
+    /// Its kind (`mqtt`).
+    pub kind: &'static str,
     /// Where payloads come from.
     pub spec: Box<dyn SourceSpec>,
     /// How they become rows.
@@ -67,17 +70,6 @@ pub struct TimeSettings {
     pub idle_after: Option<Span>,
     /// Rows further after their arrival than this are set aside.
     pub max_future: Span,
-}
-
-/// `decode.on_error`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnError {
-    /// To `NAME.dead_letter`.
-    DeadLetter,
-    /// Counted, and gone.
-    Drop,
-    /// The run fails.
-    Stop,
 }
 
 /// `[operators.NAME]`.

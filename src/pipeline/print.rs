@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::component::ByteSize;
-use crate::engine_bounds::BRIDGE_BATCHES;
+use crate::ingest::feed::BRIDGE_BATCHES;
 use crate::flow::outbox::Port;
 use crate::flow::schema::StreamSchema;
 use crate::pipeline::plan::{Edge, Plan};

@@ -187,7 +187,8 @@ fn source(registry: Registry, name: Name, settings: &mut Settings) -> ReadSource
     let (time, time_column) = time.map_or((TIME, None), read_time);
     // Without the source's spec its captures are not known; types and paths can be wrong all the same.
     let topics = spec.as_ref().map_or_else(Topics::default, |spec| spec.topics().clone());
-    let columns = match columns::read(columns, &topics, time_column.as_ref().filter(|_| spec.is_some())) {
+    let implied = decoder.as_ref().and_then(|decoder| decoder.implied());
+    let columns = match columns::read(columns, &topics, time_column.as_ref().filter(|_| spec.is_some()), implied) {
         Ok(columns) => spec.is_some().then_some(columns),
         Err(faults) => {
             faults.into_iter().for_each(|fault| settings.fault(fault));

@@ -7,8 +7,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::flow::meter::{Meter, SourceMeter};
+use crate::flow::time::{Span, Timestamp};
 use crate::sink::board::Boards;
-use crate::telemetry::latency::Latency;
+pub use crate::telemetry::latency::Latency;
 
 pub mod http;
 pub mod latency;
@@ -23,6 +24,17 @@ pub struct Telemetry {
     pub boards: Arc<Boards>,
     /// What is wrong at the moment.
     pub health: Arc<Health>,
+}
+
+impl Telemetry {
+    /// How far event time is behind the wall clock, at the source that is furthest behind. `None` before the first watermark.
+    pub fn watermark_delay(&self) -> Option<Span> {
+        let stages = self.pipelines.iter().flat_map(|pipeline| &pipeline.stages);
+        let sources = stages.filter(|stage| stage.kind == StageKind::Source);
+        let lowest = sources.map(|stage| stage.meter.watermark_micros.load(Relaxed)).min()?;
+        let now = Timestamp::from_micros(jiff::Timestamp::now().as_microsecond());
+        (lowest != i64::MIN).then(|| now.since(Timestamp::from_micros(lowest)))
+    }
 }
 
 /// One running pipeline.

@@ -11,8 +11,8 @@ use streamgauge::flow::meter::SourceMeter;
 use streamgauge::flow::payload::Payloads;
 use streamgauge::ingest::{ArrivalClock, Source, SourceContext, SourceError, SourceSpec, mqtt};
 
-pub mod fake_broker;
-pub mod mosquitto;
+
+
 
 pub fn spec(text: &str) -> Result<Box<dyn SourceSpec>, Vec<Fault>> {
     let (entries, faults) = streamgauge::pipeline::file::parse(text);

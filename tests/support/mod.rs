@@ -2,6 +2,10 @@
 //! elsewhere.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub mod connect;
+pub mod fake_broker;
+pub mod mosquitto;
+
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
