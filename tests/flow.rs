@@ -140,12 +140,12 @@ fn an_exhausted_input_holds_nobody_back_in_either_order() {
     let end = || Message::Watermark(Timestamp::END);
     for early_first in [true, false] {
         let early = feed(9, vec![end(), Message::End(Epoch(0))]);
-        let long = feed(9, vec![Message::Barrier(Epoch(0)), at(8), Message::Barrier(Epoch(1)), end(), Message::End(Epoch(2))]);
+        let long =
+            feed(9, vec![Message::Barrier(Epoch(0)), at(8), Message::Barrier(Epoch(1)), end(), Message::End(Epoch(2))]);
         let inputs = if early_first { vec![early, long] } else { vec![long, early] };
         let (messages, severed) = drain(inbox(inputs));
         assert_eq!(severed, None);
-        let expected =
-            [Message::Barrier(Epoch(0)), at(8), Message::Barrier(Epoch(1)), end(), Message::End(Epoch(2))];
+        let expected = [Message::Barrier(Epoch(0)), at(8), Message::Barrier(Epoch(1)), end(), Message::End(Epoch(2))];
         assert_eq!(messages, expected);
     }
 }
@@ -229,12 +229,8 @@ fn a_stream_that_is_cut_off_commits_nothing() {
 #[test]
 fn end_commits_what_came_after_the_last_barrier() {
     let seen = Seen::default();
-    let messages = vec![
-        Message::Batch(batch(1)),
-        Message::Barrier(Epoch(0)),
-        Message::Batch(batch(2)),
-        Message::End(Epoch(1)),
-    ];
+    let messages =
+        vec![Message::Batch(batch(1)), Message::Barrier(Epoch(0)), Message::Batch(batch(2)), Message::End(Epoch(1))];
     run_sink(&seen, messages).unwrap();
     assert_eq!(*seen.committed.lock().unwrap(), [(0, vec![1]), (1, vec![2])]);
 }

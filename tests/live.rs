@@ -79,7 +79,8 @@ impl Run {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
-        let port = lines.find_map(|line| line.strip_prefix("listening on http://127.0.0.1:").and_then(|port| port.parse().ok()));
+        let port = lines
+            .find_map(|line| line.strip_prefix("listening on http://127.0.0.1:").and_then(|port| port.parse().ok()));
         // What it says later must go somewhere.
         std::thread::spawn(move || lines.for_each(|line| eprintln!("{line}")));
         Self { child, port: port.expect("it says where it listens") }

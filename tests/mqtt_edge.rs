@@ -6,8 +6,8 @@ mod support;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use support::fake_broker::{FakeBroker, connack, packet, publish};
 use support::connect::{next, open, spec};
+use support::fake_broker::{FakeBroker, connack, packet, publish};
 
 fn text(port: u16) -> String {
     format!("url = \"mqtt://127.0.0.1:{port}\"\ntopics = [\"t\"]\nkeep_alive = \"5s\"")

@@ -3,8 +3,8 @@
 
 mod support;
 
-use support::mosquitto::Mosquitto;
 use support::connect::{next, open};
+use support::mosquitto::Mosquitto;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_thousand_payloads_arrive_one_by_one() {

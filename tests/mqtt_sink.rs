@@ -14,8 +14,8 @@ use streamgauge::flow::message::Epoch;
 use streamgauge::flow::schema::{StreamSchema, timestamp_type};
 use streamgauge::flow::time::Span;
 use streamgauge::sink::{SinkContext, mqtt};
-use support::mosquitto::Mosquitto;
 use support::connect::{next, open};
+use support::mosquitto::Mosquitto;
 
 #[test]
 fn rows_arrive_under_their_topics() {

@@ -33,7 +33,8 @@ fn check(name: &str, sinks: &[(&str, &str)]) {
 
 #[test]
 fn every_example_passes_check() {
-    let mut examples: Vec<_> = std::fs::read_dir(project("pipelines")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut examples: Vec<_> =
+        std::fs::read_dir(project("pipelines")).unwrap().map(|entry| entry.unwrap().path()).collect();
     examples.sort();
     assert!(examples.len() >= 5, "{examples:?}");
     let output = succeed(streamgauge().arg("check").args(&examples));

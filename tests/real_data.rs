@@ -9,7 +9,8 @@ use std::process::Command;
 use support::{project, streamgauge, succeed};
 
 fn data(name: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("STREAMGAUGE_DATA").map_or_else(|| project("../shared/data"), PathBuf::from).join(name);
+    let folder =
+        std::env::var_os("STREAMGAUGE_DATA").map_or_else(|| project("../shared/data"), PathBuf::from).join(name);
     if !folder.is_dir() {
         eprintln!("SKIPPED: {} is not there", folder.display());
         return None;

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use arrow::array::cast::AsArray;
 use arrow::array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
-use arrow::array::{Array, ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    Array, ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::prelude::SessionContext;
@@ -99,7 +101,11 @@ fn cells(columns: &[ArrayRef], row: usize) -> Vec<Option<Cell>> {
 }
 
 fn stream(rows: &[Row], cuts: &[usize], size: i64, every: i64) -> Answer {
-    let shape = if size == every { format!("{{ tumbling = \"{size}us\" }}") } else { format!("{{ hopping = \"{size}us\", every = \"{every}us\" }}") };
+    let shape = if size == every {
+        format!("{{ tumbling = \"{size}us\" }}")
+    } else {
+        format!("{{ hopping = \"{size}us\", every = \"{every}us\" }}")
+    };
     let mut text = format!("window = {shape}\ngroup_by = [\"device\"]\n[aggregates]\n");
     for (name, ours, _) in AGGREGATES {
         text += &format!("{name} = \"{ours}\"\n");
@@ -123,7 +129,8 @@ fn stream(rows: &[Row], cuts: &[usize], size: i64, every: i64) -> Answer {
         assert_eq!(port, Port::Main, "no row is late");
         let starts = batch.column_by_name("window_start").unwrap().as_primitive::<TimestampMicrosecondType>().clone();
         let devices = batch.column_by_name("device").unwrap().as_string::<i32>().clone();
-        let columns: Vec<ArrayRef> = AGGREGATES.iter().map(|(name, ..)| batch.column_by_name(name).unwrap().clone()).collect();
+        let columns: Vec<ArrayRef> =
+            AGGREGATES.iter().map(|(name, ..)| batch.column_by_name(name).unwrap().clone()).collect();
         for row in 0..batch.num_rows() {
             let key = (starts.value(row), devices.value(row).to_owned());
             assert!(answer.insert(key, cells(&columns, row)).is_none(), "a window came twice");
@@ -175,7 +182,9 @@ fn batch_sql(rows: &[Row], size: i64, every: i64) -> Answer {
 
 fn same(a: &Option<Cell>, b: &Option<Cell>) -> bool {
     match (a, b) {
-        (Some(Cell::Number(a)), Some(Cell::Number(b))) => (a - b).abs() <= 1e-9 * a.abs().max(b.abs()).max(1.0) || (a.is_nan() && b.is_nan()),
+        (Some(Cell::Number(a)), Some(Cell::Number(b))) => {
+            (a - b).abs() <= 1e-9 * a.abs().max(b.abs()).max(1.0) || (a.is_nan() && b.is_nan())
+        }
         (Some(Cell::Text(a)), Some(Cell::Text(b))) => a == b,
         (None, None) => true,
         // A correlation of constant values has no value: NaN here, null there, as the order of floats has it.

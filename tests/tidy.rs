@@ -69,7 +69,8 @@ fn folders_keep_their_borders() {
     let mut wrong = Vec::new();
     for (name, text) in sources() {
         let folder = name.split('/').next().unwrap();
-        let (_, allowed) = BORDERS.iter().find(|(known, _)| *known == folder).unwrap_or_else(|| panic!("a new folder: {name}"));
+        let (_, allowed) =
+            BORDERS.iter().find(|(known, _)| *known == folder).unwrap_or_else(|| panic!("a new folder: {name}"));
         let own = folder.trim_end_matches(".rs");
         for used in uses(&code(&text)) {
             if used != own && !allowed.contains(&used.as_str()) {
@@ -105,7 +106,8 @@ fn operators_and_formats_know_no_clock() {
 
 #[test]
 fn every_file_says_what_it_is_for() {
-    let wrong: Vec<_> = sources().into_iter().filter(|(_, text)| !text.starts_with("//! ")).map(|(name, _)| name).collect();
+    let wrong: Vec<_> =
+        sources().into_iter().filter(|(_, text)| !text.starts_with("//! ")).map(|(name, _)| name).collect();
     assert!(wrong.is_empty(), "{wrong:?} have no module doc");
 }
 

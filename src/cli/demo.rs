@@ -86,7 +86,9 @@ pub(super) fn demo(arguments: &Arguments) -> ExitCode {
     });
     over.store(true, Relaxed);
     let code = finish(outcomes, &arguments.account, false);
-    println!("Parquet files are under {dir}; for instance: SELECT device, sum(samples) FROM '{dir}/by_device/*.parquet' GROUP BY device");
+    println!(
+        "Parquet files are under {dir}; for instance: SELECT device, sum(samples) FROM '{dir}/by_device/*.parquet' GROUP BY device"
+    );
     code
 }
 
@@ -156,10 +158,8 @@ fn newest(boards: &Boards) -> Vec<Map<String, Value>> {
 /// The table: the first devices, and how many there are.
 fn render(rows: &[Map<String, Value>], delay: &str) -> String {
     let number = |row: &Map<String, Value>, name: &str| row.get(name).and_then(Value::as_f64).unwrap_or(f64::NAN);
-    let mut text = format!(
-        "{:<14}{:>8}{:>9}{:>9}{:>9}{:>9}{:>10}\n",
-        "device", "samples", "min", "mean", "max", "p99", "rate"
-    );
+    let mut text =
+        format!("{:<14}{:>8}{:>9}{:>9}{:>9}{:>9}{:>10}\n", "device", "samples", "min", "mean", "max", "p99", "rate");
     for row in rows.iter().take(TABLE_ROWS) {
         let device = row.get("device").and_then(Value::as_str).unwrap_or("?");
         let samples = number(row, "samples");

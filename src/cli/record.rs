@@ -71,7 +71,7 @@ fn write(plan: Plan, arguments: &Arguments) -> Result<u64, String> {
             writer.write(&payload, seq).map_err(|error| error.to_string())?;
         }
         // A source that was told to stop meanwhile no longer listens.
-        drop(done.send(()));
+        let _ignored: Result<(), ()> = done.send(());
     }
     writer.finish().map_err(|error| error.to_string())?;
     for feed in feeds {

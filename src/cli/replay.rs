@@ -61,9 +61,10 @@ pub(super) fn replay(arguments: &Arguments) -> ExitCode {
 fn put_in(plan: &mut Plan, arguments: &Arguments) -> Result<Progress, String> {
     let names: Vec<String> = plan.sources.iter().map(|source| source.name.text.clone()).collect();
     let index = match &arguments.source {
-        Some(name) => names.iter().position(|known| known == name).ok_or_else(|| {
-            format!("--source {name}: the pipeline has no such source; it has {}", names.join(", "))
-        })?,
+        Some(name) => names
+            .iter()
+            .position(|known| known == name)
+            .ok_or_else(|| format!("--source {name}: the pipeline has no such source; it has {}", names.join(", ")))?,
         None if names.len() == 1 => 0,
         None => {
             return Err(format!(

@@ -94,7 +94,8 @@ pub(super) fn drive(
 pub(super) async fn stop_at_signal(stops: Vec<CancellationToken>, duration: Option<Span>) {
     let signals = async {
         use tokio::signal::unix::{SignalKind, signal};
-        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        else {
             tracing::error!("cannot listen for signals: stop it with SIGKILL");
             return std::future::pending().await;
         };

@@ -127,7 +127,8 @@ impl Account {
         if let Some(OperatorAccount { accepted, late, filtered, .. }) = self.operators.get(&stage.name)
             && accepted + late + filtered != rows_in
         {
-            let what = format!("`{}`: accepted {accepted} + late {late} + filtered {filtered} is not {rows_in}", stage.name);
+            let what =
+                format!("`{}`: accepted {accepted} + late {late} + filtered {filtered} is not {rows_in}", stage.name);
             self.faults.push(what);
         }
     }
@@ -185,7 +186,8 @@ impl fmt::Display for Account {
             (name, [a.accepted, a.late, a.filtered, a.emitted].map(|count| count.to_string()).to_vec())
         });
         table(f, &["operator", "accepted", "late", "filtered", "emitted"], operators)?;
-        let sinks = self.sinks.iter().map(|(name, a)| (name, [a.rows, a.dropped].map(|count| count.to_string()).to_vec()));
+        let sinks =
+            self.sinks.iter().map(|(name, a)| (name, [a.rows, a.dropped].map(|count| count.to_string()).to_vec()));
         table(f, &["sink", "rows", "dropped"], sinks)?;
         self.faults.iter().try_for_each(|fault| writeln!(f, "does not add up: {fault}"))
     }
@@ -201,7 +203,9 @@ fn table<'a>(
         return Ok(());
     }
     let names = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).max(head[0].len());
-    let width = |column: usize| rows.iter().map(|(_, counts)| counts[column].len()).max().unwrap_or(0).max(head[column + 1].len());
+    let width = |column: usize| {
+        rows.iter().map(|(_, counts)| counts[column].len()).max().unwrap_or(0).max(head[column + 1].len())
+    };
     let widths: Vec<usize> = (0..head.len() - 1).map(width).collect();
     let mut line = |name: &str, cells: &mut dyn Iterator<Item = &str>| {
         write!(f, "  {name:names$}")?;

@@ -19,7 +19,7 @@ use crate::engine::{Options, Shared, gather, tick_epochs};
 use crate::flow::inbox::Inbox;
 use crate::flow::message::{Epoch, Message};
 use crate::flow::meter::{Meter, PORTS, SourceMeter};
-use crate::flow::outbox::{Outbox, Port};
+use crate::flow::outbox::Outbox;
 use crate::flow::time::Timestamp;
 use crate::ingest::feed::{BRIDGE_BATCHES, Gather, feed};
 use crate::ingest::intake::Intake;

@@ -153,7 +153,8 @@ impl Running {
                 self.stop.cancel();
             }
         }
-        let failure = failure.or(late).or_else(|| severed.then(|| "a stage stopped early, and none said why".to_owned()));
+        let failure =
+            failure.or(late).or_else(|| severed.then(|| "a stage stopped early, and none said why".to_owned()));
         let account = Account::take(&self.pipeline, &self.stages, failure.is_none());
         let unbalanced = (!account.faults.is_empty()).then(|| "the account does not add up".to_owned());
         Outcome { failure: failure.or(unbalanced), account }

@@ -39,7 +39,8 @@ impl AggregateFactory for Adapter {
     }
 
     fn create(&self) -> std::result::Result<Box<dyn Aggregate>, ArrowError> {
-        let adapted = Adapted { accumulator: create(&self.call)?, call: self.call.clone(), indices: Vec::new(), groups: 0 };
+        let adapted =
+            Adapted { accumulator: create(&self.call)?, call: self.call.clone(), indices: Vec::new(), groups: 0 };
         Ok(Box::new(adapted))
     }
 }
@@ -71,7 +72,8 @@ impl Adapted {
     /// Tells the accumulator of groups that have had no row.
     fn grow(&mut self, groups_len: usize) -> Result<()> {
         if self.groups < groups_len {
-            let none: Vec<ArrayRef> = self.call.state_fields()?.iter().map(|field| new_empty_array(field.data_type())).collect();
+            let none: Vec<ArrayRef> =
+                self.call.state_fields()?.iter().map(|field| new_empty_array(field.data_type())).collect();
             self.accumulator.merge_batch(&none, &[], groups_len)?;
             self.groups = groups_len;
         }
@@ -103,7 +105,12 @@ impl Aggregate for Adapted {
         self.accumulator.update_batch(args, &self.indices, keep, self.groups).map_err(arrow_error)
     }
 
-    fn merge(&mut self, groups: &[GroupId], groups_len: usize, partial: &[ArrayRef]) -> std::result::Result<(), ArrowError> {
+    fn merge(
+        &mut self,
+        groups: &[GroupId],
+        groups_len: usize,
+        partial: &[ArrayRef],
+    ) -> std::result::Result<(), ArrowError> {
         self.index(groups, groups_len);
         self.accumulator.merge_batch(partial, &self.indices, self.groups).map_err(arrow_error)
     }

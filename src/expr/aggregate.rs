@@ -7,8 +7,8 @@ use datafusion_common::{Result, plan_err};
 use datafusion_expr::Expr;
 use datafusion_expr::execution_props::ExecutionProps;
 use datafusion_expr::expr::AggregateFunction;
-use datafusion_physical_expr::aggregate::LoweredAggregateBuilder;
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion_physical_expr::aggregate::LoweredAggregateBuilder;
 
 use crate::component::{Fault, Name};
 use crate::expr::adapter::Adapter;
@@ -42,7 +42,8 @@ pub fn aggregate(text: &Name, schema: &Schema) -> std::result::Result<AggregateC
 
 fn read(text: &Name, schema: &Schema) -> Result<AggregateCall> {
     let planner = Planner::new(schema)?;
-    let expr = planner.plan(&text.text)?;
+    // `count(*)` is planned under an alias.
+    let expr = planner.plan(&text.text)?.unalias();
     let Expr::AggregateFunction(call) = &expr else {
         return plan_err!(
             "expected one aggregate function, such as `sum(x)`; what is computed from several belongs into a `derive` after the window"
@@ -60,7 +61,8 @@ fn read(text: &Name, schema: &Schema) -> Result<AggregateCall> {
         return Ok(AggregateCall { function, args, filter, special, adapter: None, output: None });
     }
     // `count(*)` is planned as the count of a constant.
-    let whole_rows = function == "count" && !special && matches!(&*call.params.args, [Expr::Literal(value, _)] if !value.is_null());
+    let whole_rows =
+        function == "count" && !special && matches!(&*call.params.args, [Expr::Literal(value, _)] if !value.is_null());
     let props = ExecutionProps::new();
     let context = PhysicalPlanningContext::default();
     let lowered = LoweredAggregateBuilder::new(&expr, planner.schema(), schema, &props, &context).build()?;

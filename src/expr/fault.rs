@@ -28,7 +28,8 @@ fn unknown_column(text: &Name, schema: &Schema, column: &str) -> Fault {
 fn syntax(text: &Name, message: &str) -> Fault {
     let (what, place) = message.split_once(" at Line: ").unwrap_or((message, ""));
     let what = clean(what);
-    let mut numbers = place.split(", Column: ").map(|number| number.trim_end_matches(|c: char| !c.is_ascii_digit()).parse::<usize>());
+    let mut numbers =
+        place.split(", Column: ").map(|number| number.trim_end_matches(|c: char| !c.is_ascii_digit()).parse::<usize>());
     let (Some(Ok(line)), Some(Ok(column))) = (numbers.next(), numbers.next()) else { return text.fault(what) };
     let before: usize = text.text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
     let rest = &text.text[before.min(text.text.len())..];
@@ -93,7 +94,9 @@ fn clean(message: &str) -> String {
     let mut letters = text.chars();
     // Lower case, unless it is a word in capitals.
     match (letters.next(), letters.next()) {
-        (Some(first), Some(second)) if second.is_lowercase() => first.to_lowercase().chain(text.chars().skip(1)).collect(),
+        (Some(first), Some(second)) if second.is_lowercase() => {
+            first.to_lowercase().chain(text.chars().skip(1)).collect()
+        }
         _ => text.to_owned(),
     }
 }

@@ -45,7 +45,9 @@ impl Scalar {
         let running = match running.data_type(schema)? {
             DataType::Utf8View | DataType::LargeUtf8 => cast(running, schema, DataType::Utf8)?,
             DataType::Timestamp(..) => cast(running, schema, timestamp_type())?,
-            DataType::Null => return plan_err!("it is always null, so it has no type; write CAST(NULL AS DOUBLE) or the like"),
+            DataType::Null => {
+                return plan_err!("it is always null, so it has no type; write CAST(NULL AS DOUBLE) or the like");
+            }
             _ => running,
         };
         Self::of(running, schema)

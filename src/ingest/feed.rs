@@ -157,7 +157,8 @@ impl Gathered {
         if before == 0 {
             self.due = Instant::now() + self.gather.delay_max;
         }
-        let full = self.payloads.len() >= self.gather.payloads_max || self.payloads.len_bytes() >= self.gather.bytes_max;
+        let full =
+            self.payloads.len() >= self.gather.payloads_max || self.payloads.len_bytes() >= self.gather.bytes_max;
         if full { self.flush(link).await } else { Ok(()) }
     }
 

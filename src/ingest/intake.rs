@@ -148,7 +148,12 @@ impl Intake {
     }
 
     /// Sends the rows that wait in the decoder, and the watermarks between and after them.
-    fn rows(&mut self, payloads: &Payloads, waiting: &mut Waiting, letters: &mut DeadLetters) -> Result<(), IntakeError> {
+    fn rows(
+        &mut self,
+        payloads: &Payloads,
+        waiting: &mut Waiting,
+        letters: &mut DeadLetters,
+    ) -> Result<(), IntakeError> {
         let Waiting { spans, rows } = std::mem::take(waiting);
         if rows == 0 {
             return Ok(());
@@ -196,7 +201,10 @@ impl Intake {
                 if !self.watermarks.accepts(at, payload.arrival) {
                     keep[row] = false;
                     let ahead = at.since(payload.arrival);
-                    let why = format!("future: event time {at} is {ahead} after the arrival, more than max_future {}", self.max_future);
+                    let why = format!(
+                        "future: event time {at} is {ahead} after the arrival, more than max_future {}",
+                        self.max_future
+                    );
                     self.meter.future.fetch_add(1, Relaxed);
                     letters.push(&self.name, &payload, &why, None);
                 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrow::array::cast::AsArray;
 use arrow::array::types::TimestampMicrosecondType;
-use arrow::array::{Array, ArrayRef, BinaryArray, BooleanArray, RecordBatch, TimestampMicrosecondArray};
+use arrow::array::{ArrayRef, BinaryArray, BooleanArray, RecordBatch, TimestampMicrosecondArray};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::row::{RowConverter, SortField};
@@ -21,11 +21,8 @@ use crate::flow::time::Span;
 use crate::operator::{Bound, Operator, OperatorError, OperatorSpec};
 
 /// `type = "dedupe"`.
-pub const KIND: Kind<dyn OperatorSpec> = Kind {
-    name: "dedupe",
-    about: "the first row of each key, for so long and so many keys",
-    parse,
-};
+pub const KIND: Kind<dyn OperatorSpec> =
+    Kind { name: "dedupe", about: "the first row of each key, for so long and so many keys", parse };
 
 /// The default of `within`.
 const WITHIN: Span = Span::from_secs(600);
@@ -55,7 +52,9 @@ impl OperatorSpec for DedupeSpec {
         for name in &self.keys {
             match input.index_of(&name.text) {
                 Some(index) => keys.push(index),
-                None => faults.push(name.fault(format!("no column `{}`", name.text)).nearest(&name.text, input.names())),
+                None => {
+                    faults.push(name.fault(format!("no column `{}`", name.text)).nearest(&name.text, input.names()))
+                }
             }
         }
         let fields = keys.iter().map(|key| SortField::new(input.columns.field(*key).data_type().clone()));
@@ -194,7 +193,8 @@ mod tests {
     fn read(out: &[(Port, RecordBatch)]) -> Vec<(i64, u8)> {
         let rows = |batch: &RecordBatch| {
             let times = batch.column(0).as_primitive::<TimestampMicrosecondType>().values().to_vec();
-            let keys: Vec<u8> = batch.column(1).as_string::<i32>().iter().map(|key| key.unwrap().parse().unwrap()).collect();
+            let keys: Vec<u8> =
+                batch.column(1).as_string::<i32>().iter().map(|key| key.unwrap().parse().unwrap()).collect();
             times.into_iter().zip(keys).collect::<Vec<_>>()
         };
         out.iter().flat_map(|(_, batch)| rows(batch)).collect()

@@ -12,11 +12,8 @@ use crate::flow::schema::StreamSchema;
 use crate::operator::{Bound, Operator, OperatorError, OperatorSpec};
 
 /// `type = "derive"`.
-pub const KIND: Kind<dyn OperatorSpec> = Kind {
-    name: "derive",
-    about: "columns computed from those of the row, by SQL; `drop` takes columns out",
-    parse,
-};
+pub const KIND: Kind<dyn OperatorSpec> =
+    Kind { name: "derive", about: "columns computed from those of the row, by SQL; `drop` takes columns out", parse };
 
 #[derive(Debug)]
 struct DeriveSpec {
@@ -33,7 +30,8 @@ fn parse(settings: &mut Settings) -> Option<Box<dyn OperatorSpec>> {
             match Name::read(&node) {
                 Ok(text) => columns.push((name, text)),
                 Err(_) => {
-                    let what = format!("`{}`: expected an expression in SQL, got {}", name.text, node.value.type_name());
+                    let what =
+                        format!("`{}`: expected an expression in SQL, got {}", name.text, node.value.type_name());
                     settings.fault(Fault::new(node.at, what));
                 }
             }
@@ -58,7 +56,9 @@ impl OperatorSpec for DeriveSpec {
             .collect();
         for (name, text) in &self.columns {
             if name.text == *time {
-                faults.push(name.fault(format!("`{time}` is the event time, which cannot be replaced; give the column another name")));
+                faults.push(name.fault(format!(
+                    "`{time}` is the event time, which cannot be replaced; give the column another name"
+                )));
                 continue;
             }
             match expr::scalar(text, &input.columns) {
@@ -78,7 +78,8 @@ impl OperatorSpec for DeriveSpec {
             } else if kept.iter().any(|(field, _)| *field.name() == name.text) {
                 kept.retain(|(field, _)| *field.name() != name.text);
             } else {
-                faults.push(name.fault(format!("no column `{}` to drop", name.text)).nearest(&name.text, input.names()));
+                faults
+                    .push(name.fault(format!("no column `{}` to drop", name.text)).nearest(&name.text, input.names()));
             }
         }
         if !faults.is_empty() {
@@ -87,7 +88,8 @@ impl OperatorSpec for DeriveSpec {
         let (fields, from): (Vec<Field>, Vec<From>) = kept.into_iter().unzip();
         let time = from.iter().position(|from| matches!(from, From::Input(index) if *index == input.time));
         let columns: SchemaRef = Arc::new(Schema::new(fields));
-        let output = StreamSchema { columns: columns.clone(), time: time.expect("the event time is kept"), ..input.clone() };
+        let output =
+            StreamSchema { columns: columns.clone(), time: time.expect("the event time is kept"), ..input.clone() };
         let names: Vec<&str> = self.columns.iter().map(|(name, _)| name.text.as_str()).collect();
         let dropped: Vec<&str> = self.drop.iter().map(|name| name.text.as_str()).collect();
         let about = match (names.is_empty(), dropped.is_empty()) {

@@ -43,7 +43,11 @@ impl Operator for Filter {
         let verdict = self.condition.evaluate(&batch)?;
         let verdict = verdict.as_boolean();
         // A condition that is null is not true.
-        let kept = if verdict.null_count() == 0 { verdict.true_count() } else { verdict.iter().flatten().filter(|kept| *kept).count() };
+        let kept = if verdict.null_count() == 0 {
+            verdict.true_count()
+        } else {
+            verdict.iter().flatten().filter(|kept| *kept).count()
+        };
         match kept {
             0 => Ok(()),
             all if all == batch.num_rows() => Ok(out.emit(batch)?),

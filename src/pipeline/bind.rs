@@ -26,16 +26,19 @@ struct Graph {
 /// Binds all that can be bound. `None` where there is no plan to give.
 pub(crate) fn bind(read: Read, faults: &mut Vec<Fault>) -> Option<Plan> {
     if read.sources.is_empty() || read.sinks.is_empty() {
-        let what = if read.sources.is_empty() { "source: nothing would come in" } else { "sink: nothing would come out" };
+        let what =
+            if read.sources.is_empty() { "source: nothing would come in" } else { "sink: nothing would come out" };
         faults.push(Fault::new(0..0, format!("the pipeline has no {what}")));
     }
     let graph = Graph::of(&read, faults);
     graph.unread(faults);
     let order = graph.order(faults);
     let Read { name, epoch, channel_batches, batch_rows, batch_bytes, sources, operators, sinks } = read;
-    let shared: Vec<Option<Name>> = sources.iter().map(|s| s.spec.as_ref().and_then(|spec| spec.shared_group().cloned())).collect();
+    let shared: Vec<Option<Name>> =
+        sources.iter().map(|s| s.spec.as_ref().and_then(|spec| spec.shared_group().cloned())).collect();
     let mut binding = Binding { graph: &graph, faults, outputs: vec![[None, None]; graph.names.len()] };
-    let sources: Vec<_> = sources.into_iter().enumerate().map(|(stage, source)| binding.source(stage, source)).collect();
+    let sources: Vec<_> =
+        sources.into_iter().enumerate().map(|(stage, source)| binding.source(stage, source)).collect();
     let mut specs: Vec<Option<ReadStage<dyn OperatorSpec>>> = operators.into_iter().map(Some).collect();
     let mut place: HashMap<usize, usize> = (0..graph.sources).map(|stage| (stage, stage)).collect();
     let mut bound = Vec::new();
@@ -48,7 +51,8 @@ pub(crate) fn bind(read: Read, faults: &mut Vec<Fault>) -> Option<Plan> {
         bound.push(binding.operator(stage, operator));
     }
     let first_sink = graph.sources + graph.operators;
-    let sinks: Vec<_> = sinks.into_iter().enumerate().map(|(index, sink)| binding.sink(first_sink + index, sink)).collect();
+    let sinks: Vec<_> =
+        sinks.into_iter().enumerate().map(|(index, sink)| binding.sink(first_sink + index, sink)).collect();
     let mut operators: Vec<PlannedOperator> = bound.into_iter().collect::<Option<_>>()?;
     let mut sinks: Vec<PlannedSink> = sinks.into_iter().collect::<Option<_>>()?;
     let inputs = operators.iter_mut().map(|o| &mut o.inputs).chain(sinks.iter_mut().map(|s| &mut s.inputs));
@@ -153,9 +157,11 @@ impl Graph {
         loop {
             let at = path[path.len() - 1];
             let edges = self.inputs[at].iter().flatten();
-            let next = edges.map(|edge| edge.from).find(|from| waiting.contains(from)).expect("whoever waits, waits for one");
+            let next =
+                edges.map(|edge| edge.from).find(|from| waiting.contains(from)).expect("whoever waits, waits for one");
             if let Some(first) = path.iter().position(|stage| *stage == next) {
-                let mut names: Vec<&str> = path[first..].iter().rev().map(|stage| self.names[*stage].text.as_str()).collect();
+                let mut names: Vec<&str> =
+                    path[first..].iter().rev().map(|stage| self.names[*stage].text.as_str()).collect();
                 names.insert(0, names[names.len() - 1]);
                 return self.names[next].fault(format!("these read each other in a circle: {}", names.join(" → ")));
             }
@@ -225,7 +231,8 @@ impl Binding<'_> {
             if let Some(first) = &mut all {
                 if let Some(why) = difference(first, &schema) {
                     let first = &self.graph.written[stage][0].text;
-                    self.faults.push(written.fault(format!("`{}` does not have the rows of `{first}`: {why}", written.text)));
+                    self.faults
+                        .push(written.fault(format!("`{}` does not have the rows of `{first}`: {why}", written.text)));
                     return None;
                 }
                 first.out_of_orderness = first.out_of_orderness.max(schema.out_of_orderness);
@@ -244,7 +251,8 @@ impl Binding<'_> {
             (Some((_, schema)), None) => Some(schema.clone()),
             (Some((side, schema)), Some((_, after))) if *side == after => Some(schema.clone()),
             (Some((side, _)), Some((_, after))) => {
-                let fault = written.fault(format!("`{name}` has no output `{after}`; it has `{name}` and `{name}.{side}`"));
+                let fault =
+                    written.fault(format!("`{name}` has no output `{after}`; it has `{name}` and `{name}.{side}`"));
                 self.faults.push(fault.help(format!("did you mean `{name}.{side}`?")));
                 None
             }
@@ -285,7 +293,13 @@ fn difference(a: &StreamSchema, b: &StreamSchema) -> Option<String> {
     let (left, right) = (a.columns.fields(), b.columns.fields());
     for (left, right) in left.iter().zip(right) {
         if left.name() != right.name() || left.data_type() != right.data_type() {
-            return Some(format!("`{}` ({}) stands where `{}` ({}) is expected", right.name(), right.data_type(), left.name(), left.data_type()));
+            return Some(format!(
+                "`{}` ({}) stands where `{}` ({}) is expected",
+                right.name(),
+                right.data_type(),
+                left.name(),
+                left.data_type()
+            ));
         }
         if left.is_nullable() != right.is_nullable() {
             return Some(format!("`{}` may be null in one and not in the other", left.name()));

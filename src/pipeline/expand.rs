@@ -38,7 +38,9 @@ fn expand_text(text: &str, variables: Variables<'_>) -> Result<String, String> {
             expanded.push_str("${");
             rest = after;
         } else if let Some(after) = rest.strip_prefix("${") {
-            let end = after.find('}').ok_or_else(|| format!("`{rest}`: `${{` without `}}`; write `$${{` for `${{` itself"))?;
+            let end = after
+                .find('}')
+                .ok_or_else(|| format!("`{rest}`: `${{` without `}}`; write `$${{` for `${{` itself"))?;
             expanded.push_str(&value(&after[..end], variables)?);
             rest = &after[end + 1..];
         } else {

@@ -41,7 +41,8 @@ impl Faults {
         for fault in &self.faults {
             self.render_one(fault, colour, &mut out);
         }
-        let faults = if self.faults.len() == 1 { "1 fault".to_owned() } else { format!("{} faults", self.faults.len()) };
+        let faults =
+            if self.faults.len() == 1 { "1 fault".to_owned() } else { format!("{} faults", self.faults.len()) };
         let _ = writeln!(out, "{}: {faults}", self.file);
         out
     }

@@ -12,8 +12,6 @@ pub mod file;
 pub mod plan;
 mod print;
 mod read;
-#[cfg(test)]
-mod tests;
 
 use std::path::Path;
 

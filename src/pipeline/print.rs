@@ -3,9 +3,9 @@
 use std::fmt;
 
 use crate::component::ByteSize;
-use crate::ingest::feed::BRIDGE_BATCHES;
 use crate::flow::outbox::Port;
 use crate::flow::schema::StreamSchema;
+use crate::ingest::feed::BRIDGE_BATCHES;
 use crate::pipeline::plan::{Edge, Plan};
 
 /// What a row is reckoned at, for columns whose width is not fixed.
@@ -28,11 +28,25 @@ impl fmt::Display for Plan {
             schema(f, &source.output)?;
         }
         for operator in &self.operators {
-            writeln!(f, "\noperator {} ({}) ◄─ {}: {}", operator.name.text, operator.kind, self.inputs(&operator.inputs), operator.about)?;
+            writeln!(
+                f,
+                "\noperator {} ({}) ◄─ {}: {}",
+                operator.name.text,
+                operator.kind,
+                self.inputs(&operator.inputs),
+                operator.about
+            )?;
             schema(f, &operator.output)?;
         }
         for sink in &self.sinks {
-            writeln!(f, "\nsink {} ({}) ◄─ {}: {}", sink.name.text, sink.kind, self.inputs(&sink.inputs), sink.spec.describe())?;
+            writeln!(
+                f,
+                "\nsink {} ({}) ◄─ {}: {}",
+                sink.name.text,
+                sink.kind,
+                self.inputs(&sink.inputs),
+                sink.spec.describe()
+            )?;
         }
         self.memory(f)
     }
@@ -95,7 +109,11 @@ impl Plan {
                 writeln!(f, "  {} ─► {name}: {}", self.output_name(*edge), about(bytes))?;
             }
         }
-        writeln!(f, "  together at most {} (texts reckoned at {TEXT_BYTES} bytes), beside what windows and sinks keep", about(total))
+        writeln!(
+            f,
+            "  together at most {} (texts reckoned at {TEXT_BYTES} bytes), beside what windows and sinks keep",
+            about(total)
+        )
     }
 }
 

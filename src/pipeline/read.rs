@@ -93,14 +93,20 @@ fn pipeline(file: &mut Settings) -> Read {
     if let Some(name) = settings.required::<Name>("name") {
         let wrong = |c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-');
         if !name.text.starts_with(|c: char| c.is_ascii_lowercase()) || name.text.contains(wrong) {
-            settings.fault(name.fault(format!("`{}` is no name: expected lower-case letters, digits, `_` and `-`, a letter first", name.text)));
+            settings.fault(name.fault(format!(
+                "`{}` is no name: expected lower-case letters, digits, `_` and `-`, a letter first",
+                name.text
+            )));
         }
         read.name = name.text;
     }
     let at = settings.at.clone();
     read.epoch = settings.or("epoch", EPOCH);
     if read.epoch == Span::ZERO {
-        settings.fault(Fault::new(at, "`epoch`: results of an epoch of no length never become visible; expected a length of time like \"10s\""));
+        settings.fault(Fault::new(
+            at,
+            "`epoch`: results of an epoch of no length never become visible; expected a length of time like \"10s\"",
+        ));
     }
     no_journal_yet(&mut settings);
     read.channel_batches = settings.or("channel_batches", CHANNEL_BATCHES);
@@ -121,7 +127,8 @@ fn no_journal_yet(settings: &mut Settings) {
     }
     for key in ["state", "journal", "memory"] {
         if let Some((name, _)) = settings.take(key) {
-            settings.fault(name.fault(format!("`{key}` needs the journal, which this build does not have")).help(INSTEAD));
+            settings
+                .fault(name.fault(format!("`{key}` needs the journal, which this build does not have")).help(INSTEAD));
         }
     }
 }
@@ -133,7 +140,8 @@ fn named(file: &mut Settings, section: &'static str, shared: &Shared) -> Vec<(Na
     for (name, node) in table.rest() {
         let wrong = |c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
         if !name.text.starts_with(|c: char| c.is_ascii_lowercase()) || name.text.contains(wrong) {
-            let what = format!("`{}` is no name: expected lower-case letters, digits and `_`, a letter first", name.text);
+            let what =
+                format!("`{}` is no name: expected lower-case letters, digits and `_`, a letter first", name.text);
             shared.borrow_mut().push(name.fault(what));
         }
         if let Some(mut settings) = table.as_table(&name.text, node) {
@@ -146,7 +154,12 @@ fn named(file: &mut Settings, section: &'static str, shared: &Shared) -> Vec<(Na
 }
 
 /// The kind that `key` says, if there is one.
-fn kind<S: ?Sized>(kinds: &'static [Kind<S>], key: &'static str, what: &str, settings: &mut Settings) -> Option<&'static Kind<S>> {
+fn kind<S: ?Sized>(
+    kinds: &'static [Kind<S>],
+    key: &'static str,
+    what: &str,
+    settings: &mut Settings,
+) -> Option<&'static Kind<S>> {
     let word = settings.required::<Name>(key)?;
     let found = kinds.iter().find(|kind| kind.name == word.text);
     if found.is_none() {
@@ -179,7 +192,9 @@ fn stage<S: ?Sized>(kinds: &'static [Kind<S>], what: &str, name: Name, settings:
 fn source(registry: Registry, name: Name, settings: &mut Settings) -> ReadSource {
     let kind = kind(registry.sources, "type", "source", settings);
     if !settings.has("decode") {
-        settings.fault(name.fault("`decode` is missing: expected a table with `format`, such as `decode = { format = \"json\" }`"));
+        settings.fault(
+            name.fault("`decode` is missing: expected a table with `format`, such as `decode = { format = \"json\" }`"),
+        );
     }
     let (decode, columns, time) = (settings.table("decode"), settings.table("columns"), settings.table("time"));
     let spec = spec(kind, settings);
@@ -222,7 +237,8 @@ fn read_time(mut settings: Settings) -> (TimeSettings, Option<Name>) {
         Some((name, node)) => {
             let read = <Span as crate::component::Setting>::read(&node);
             if let Err(why) = &read {
-                let why = why.clone().unwrap_or_else(|| format!("expected a length of time, got {}", node.value.type_name()));
+                let why =
+                    why.clone().unwrap_or_else(|| format!("expected a length of time, got {}", node.value.type_name()));
                 settings.fault(Fault::new(node.at, format!("`{}`: {why}; or \"never\"", name.text)));
             }
             read.ok()

@@ -184,10 +184,9 @@ def zigbee():
         end_day = day + timedelta(days=1)
         end = datetime(end_day.year, end_day.month, end_day.day, tzinfo=berlin)
         links = [row["linkquality"] for row in group]
-        # The median of whole numbers is a whole number, cut towards nought, as in DataFusion.
         history.append({"window_start": text(start), "window_end": text(end), "device": device, "reports": len(group),
                         "t_min": min(r["temperature"] for r in group), "t_max": max(r["temperature"] for r in group),
-                        "battery": group[-1]["battery"], "link_median": int(statistics.median(links))})
+                        "battery": group[-1]["battery"], "link_median": float(statistics.median(links))})
     write("zigbee", messages, {"history": history})
 
 

@@ -11,9 +11,6 @@ use streamgauge::flow::meter::SourceMeter;
 use streamgauge::flow::payload::Payloads;
 use streamgauge::ingest::{ArrivalClock, Source, SourceContext, SourceError, SourceSpec, mqtt};
 
-
-
-
 pub fn spec(text: &str) -> Result<Box<dyn SourceSpec>, Vec<Fault>> {
     let (entries, faults) = streamgauge::pipeline::file::parse(text);
     assert_eq!(faults, [], "the test's own TOML");

@@ -1,6 +1,6 @@
 //! What several tests share: the binary, rows of a folder of Parquet files, comparing them with what was computed
 //! elsewhere.
-#![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test uses a part of it")]
 
 pub mod connect;
 pub mod fake_broker;
@@ -11,9 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use arrow::array::cast::AsArray;
-use arrow::array::types::{
-    Float64Type, Int32Type, Int64Type, TimestampMicrosecondType, UInt8Type, UInt64Type,
-};
+use arrow::array::types::{Float64Type, Int32Type, Int64Type, TimestampMicrosecondType, UInt8Type, UInt64Type};
 use arrow::array::{Array, ArrayRef};
 use arrow::datatypes::{DataType, TimeUnit};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -141,7 +139,8 @@ fn fits(expected: &Row, actual: &Row) -> bool {
         let Some(actual) = actual.get(name) else { return false };
         match (expected, actual) {
             (Value::Object(range), actual) => {
-                let within = |actual: f64| range["min"].as_f64().unwrap() <= actual && actual <= range["max"].as_f64().unwrap();
+                let within =
+                    |actual: f64| range["min"].as_f64().unwrap() <= actual && actual <= range["max"].as_f64().unwrap();
                 actual.as_f64().is_some_and(within)
             }
             (Value::Number(a), Value::Number(b)) if a.is_f64() || b.is_f64() => {
