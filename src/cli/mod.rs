@@ -33,7 +33,7 @@ struct Arguments {
     #[arg(long, global = true, value_enum, default_value = "text")]
     log_format: LogFormat,
     /// What is logged: `error`, `warn`, `info`, `debug`, or filters such as `streamgauge::ingest=debug`.
-    #[arg(long, global = true, env = "STREAMGAUGE_LOG", default_value = "info")]
+    #[arg(long, global = true, env = "STREAMGAUGE_LOG", default_value = "info,rumqttd=off")]
     log: String,
     #[command(subcommand)]
     command: Command,

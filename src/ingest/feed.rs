@@ -1,6 +1,7 @@
 //! The async half of ingest: opens the source, again and again if need be, gathers its payloads, and puts them and
 //! the marks of time into the bridge. Where the bridge ends, so does async: see [`intake`](crate::ingest::intake).
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -19,6 +20,8 @@ pub enum Crossing {
     Payloads(Payloads),
     /// The arrival clock has got here, the source could be polled, and it was empty.
     Tick(Timestamp),
+    /// The source can be heard from here on: for the first time, or again. Time before this is no silence.
+    Heard(Timestamp),
     /// This epoch is over.
     Barrier(Epoch),
     /// The feed is over, or was told to stop.
@@ -65,6 +68,7 @@ pub async fn feed(
     let mut ticks = interval(gather.tick_every.unwrap_or(PAUSE.1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut epoch = *epochs.borrow_and_update();
+    let mut connections = None;
     let exhausted = loop {
         let len = gathered.payloads.len();
         tokio::select! {
@@ -82,12 +86,25 @@ pub async fn feed(
             () = sleep_until(gathered.due), if len > 0 => gathered.flush(&mut link).await?,
             fed = link.next(&mut gathered.payloads, gather.payloads_max.saturating_sub(len).max(1)) => {
                 match fed? {
-                    Fed::More => gathered.grown(len, &mut link).await?,
+                    Fed::More => {
+                        let meter = &link.context.meter;
+                        let made = meter.reconnects.load(Relaxed);
+                        if gather.tick_every.is_some() && connections.replace(made) != Some(made) {
+                            let now = link.context.clock.now();
+                            gathered.send(Crossing::Heard(now)).await?;
+                        }
+                        gathered.grown(len, &mut link).await?;
+                    }
                     Fed::Exhausted => break true,
                 }
             }
             // A full bridge means that the pipeline is behind, not that the feed is idle.
-            _ = ticks.tick(), if gather.tick_every.is_some() && len == 0 => gathered.tick(link.context.clock.now()),
+            _ = ticks.tick(), if gather.tick_every.is_some() && len == 0 => {
+                // Nor is a feed that is away.
+                if link.context.meter.connected.load(Relaxed) == 1 {
+                    gathered.tick(link.context.clock.now());
+                }
+            }
         }
     };
     gathered.flush(&mut link).await?;

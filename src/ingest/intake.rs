@@ -95,6 +95,7 @@ impl Intake {
         while let Some(crossing) = bridge.blocking_recv() {
             match crossing {
                 Crossing::Payloads(payloads) => self.payloads(&payloads)?,
+                Crossing::Heard(now) => self.watermarks.started(now),
                 Crossing::Tick(now) => {
                     if let Some(at) = self.watermarks.tick(now) {
                         self.reach(at, now)?;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+use crate::flow::meter::SourceMeter;
 use crate::flow::payload::Payloads;
 use crate::flow::time::Timestamp;
 use crate::ingest::mqtt::client::{Arrived, Client, Event, Granted, Reason, Requests};
@@ -88,6 +89,7 @@ pub struct MqttSource {
     unsent: VecDeque<Token>,
     task: JoinHandle<()>,
     skip_retained: bool,
+    meter: Arc<SourceMeter>,
 }
 
 impl MqttSource {
@@ -96,6 +98,7 @@ impl MqttSource {
         let bridge = Arc::new(Bridge { shared: Mutex::default(), arrived: Notify::new() });
         let requests = client.requests();
         let skip_retained = wanted.skip_retained;
+        let meter = context.meter.clone();
         let poller = Poller {
             requests: requests.clone(),
             client,
@@ -108,7 +111,7 @@ impl MqttSource {
             takeovers: VecDeque::new(),
         };
         let task = tokio::spawn(poller.run());
-        Self { bridge, requests, given: VecDeque::new(), unsent: VecDeque::new(), task, skip_retained }
+        Self { bridge, requests, given: VecDeque::new(), unsent: VecDeque::new(), task, skip_retained, meter }
     }
 
     /// Moves what waits into `into`; says whether anything was moved.
@@ -123,6 +126,10 @@ impl MqttSource {
             let counts = !(self.skip_retained && delivery.retained);
             self.given.push_back((token, counts));
             if counts {
+                // Counted here, so that what the broker takes back was never received.
+                self.meter.received.fetch_add(1, Relaxed);
+                self.meter.bytes.fetch_add(waiting.payload.body.len() as u64, Relaxed);
+                self.meter.last_arrival_micros.store(waiting.arrival.micros(), Relaxed);
                 into.push(&waiting.payload.topic, &waiting.payload.body, waiting.arrival, delivery);
                 into.set_properties(waiting.payload.properties);
                 taken += 1;
@@ -200,6 +207,14 @@ impl Source for MqttSource {
             if tokio::time::timeout_at(until, &mut self.task).await.is_err() {
                 tracing::debug!("the broker did not take the goodbye in time");
             }
+            // What waits at QoS 1 goes to us again, or to whoever takes the session up; at QoS 0 nobody keeps it.
+            let queue = std::mem::take(&mut self.bridge.lock().queue);
+            let lost = queue.iter().filter(|waiting| {
+                waiting.payload.delivery.qos == 0 && !(self.skip_retained && waiting.payload.delivery.retained)
+            });
+            let lost = lost.count() as u64;
+            self.meter.received.fetch_add(lost, Relaxed);
+            self.meter.dropped.fetch_add(lost, Relaxed);
         })
     }
 }
@@ -303,18 +318,13 @@ impl Poller {
         let meter = &self.context.meter;
         let arrival = self.context.clock.now();
         let skipped = self.wanted.skip_retained && payload.delivery.retained;
-        let bytes = payload.body.len() as u64;
         let mut shared = self.bridge.lock();
         let full = shared.queue_bytes + cost(&payload) > self.wanted.queue_bytes;
         if full && payload.delivery.qos > 0 {
             return Err(Reason::Passing("too many bytes wait for the pipeline; the broker keeps the rest".to_owned()));
         }
-        if !skipped {
-            meter.received.fetch_add(1, Relaxed);
-            meter.bytes.fetch_add(bytes, Relaxed);
-            meter.last_arrival_micros.store(arrival.micros(), Relaxed);
-        }
         if full {
+            meter.received.fetch_add(u64::from(!skipped), Relaxed);
             meter.dropped.fetch_add(u64::from(!skipped), Relaxed);
             return Ok(());
         }
@@ -332,20 +342,9 @@ impl Poller {
         let mut shared = self.bridge.lock();
         shared.epoch = self.epoch;
         self.client.reset();
-        let mut kept_bytes = 0;
-        let mut void = 0;
-        shared.queue.retain(|waiting| {
-            let kept = waiting.payload.delivery.qos == 0;
-            if kept {
-                kept_bytes += cost(&waiting.payload);
-            } else if !(self.wanted.skip_retained && waiting.payload.delivery.retained) {
-                void += 1;
-            }
-            kept
-        });
-        shared.queue_bytes = kept_bytes;
-        // They will be received again: the account knows only what reaches the pipeline or is dropped.
-        self.context.meter.received.fetch_sub(void, Relaxed);
+        // What has reached nobody will come again.
+        shared.queue.retain(|waiting| waiting.payload.delivery.qos == 0);
+        shared.queue_bytes = shared.queue.iter().map(|waiting| cost(&waiting.payload)).sum();
     }
 
     /// How long to wait before the next attempt, or why there is none.
