@@ -22,7 +22,7 @@ impl Mosquitto {
 
     pub fn start_in(dir: tempfile::TempDir, extra: &str) -> Option<Self> {
         if !Path::new(PROGRAM).exists() {
-            eprintln!("SKIPPED: {PROGRAM} is not installed");
+            super::skip(&format!("{PROGRAM} is not installed"));
             return None;
         }
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -43,6 +43,10 @@ impl Mosquitto {
             std::thread::sleep(Duration::from_millis(20));
         }
         child
+    }
+
+    pub fn url(&self) -> String {
+        format!("mqtt://127.0.0.1:{}", self.port)
     }
 
     pub fn restart(&mut self) {
