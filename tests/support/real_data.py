@@ -45,11 +45,11 @@ EXPECTED = {
                    data: 'STRUCT(temp DOUBLE, humidity DOUBLE, light BOOLEAN)'}}))
         GROUP BY ALL""",
     "tracebase-plugs": """
-        SELECT time_bucket(INTERVAL 1 MINUTE, strptime(at, '%d/%m/%Y %H:%M:%S') - INTERVAL 1 HOUR) AS s, plug AS k,
+        SELECT time_bucket(INTERVAL 1 MINUTE, strptime("at", '%d/%m/%Y %H:%M:%S') - INTERVAL 1 HOUR) AS s, plug AS k,
                count(*) AS n, min(w) AS lo, max(w) AS hi, avg(w) AS mean, avg(w8) AS mean2,
                count(*) FILTER (WHERE w > 100) AS hits
         FROM read_json('{feed}', format = 'newline_delimited',
-                       columns = {{plug: 'VARCHAR', at: 'VARCHAR', w: 'DOUBLE', w8: 'DOUBLE'}})
+                       columns = {{plug: 'VARCHAR', "at": 'VARCHAR', w: 'DOUBLE', w8: 'DOUBLE'}})
         GROUP BY ALL""",
 }
 

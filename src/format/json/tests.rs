@@ -1,3 +1,5 @@
+//! The oracle of the decoder, and tables of payloads.
+
 use std::cell::RefCell;
 
 use arrow::array::AsArray;

@@ -276,7 +276,6 @@ impl Poller {
 
     fn connected(&mut self, session_present: bool) -> Result<(), Reason> {
         let meter = &self.context.meter;
-        meter.connected.store(1, Relaxed);
         if self.connected_before {
             meter.reconnects.fetch_add(1, Relaxed);
         }
@@ -289,6 +288,8 @@ impl Poller {
         let subscribed = session_present && self.connected_before;
         self.connected_before = true;
         self.failures = 0;
+        // Without the subscription nothing can be heard yet.
+        meter.connected.store(u64::from(subscribed), Relaxed);
         if subscribed || self.requests.subscribe(&self.wanted.filters, self.wanted.qos) {
             Ok(())
         } else {
@@ -311,6 +312,7 @@ impl Poller {
                 Granted::Qos(_) => {}
             }
         }
+        self.context.meter.connected.store(1, Relaxed);
         Ok(())
     }
 
