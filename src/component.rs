@@ -436,9 +436,9 @@ impl Setting for ByteSize {
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let whole = SIZES
-            .iter()
-            .find(|(unit, bytes)| (unit.ends_with("iB") || *unit == "B") && self.0 >= *bytes && self.0 % bytes == 0);
+        let whole = SIZES.iter().find(|(unit, bytes)| {
+            (unit.ends_with("iB") || *unit == "B") && self.0 >= *bytes && self.0.is_multiple_of(*bytes)
+        });
         let (unit, bytes) = whole.unwrap_or(&("B", 1));
         write!(f, "{}{unit}", self.0 / bytes)
     }

@@ -31,6 +31,8 @@
 //! `component`, `expr` and each other's traits; `pipeline` uses components; only `cli` uses `engine`; `tokio` stands only in
 //! `ingest`, the network sinks, `engine` and `telemetry`; no wall clock in `operator`, `format` and `expr`.
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::dbg_macro, clippy::todo))]
+
 pub mod cli;
 pub mod component;
 pub mod engine;

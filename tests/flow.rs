@@ -178,11 +178,14 @@ fn a_batch_larger_than_the_bound_goes_out_in_slices() {
     assert_eq!(rows, [2, 2, 1]);
 }
 
+/// An epoch, and the numbers of its rows.
+type Committed = (u64, Vec<i64>);
+
 /// A sink that remembers, and fails as often as it is told.
 #[derive(Clone, Default)]
 struct Seen {
     open: Arc<Mutex<Vec<i64>>>,
-    committed: Arc<Mutex<Vec<(u64, Vec<i64>)>>>,
+    committed: Arc<Mutex<Vec<Committed>>>,
     failures: Arc<Mutex<usize>>,
 }
 

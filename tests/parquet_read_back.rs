@@ -37,7 +37,9 @@ fn schema() -> StreamSchema {
     StreamSchema { columns: Arc::new(columns), time: 2, out_of_orderness: Span::ZERO }
 }
 
-fn rows(rows: &[(Option<&str>, &str, i64, i64, Option<f64>)]) -> RecordBatch {
+type Line<'a> = (Option<&'a str>, &'a str, i64, i64, Option<f64>);
+
+fn rows(rows: &[Line<'_>]) -> RecordBatch {
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter(rows.iter().map(|row| row.0))),
         Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.1))),

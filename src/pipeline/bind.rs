@@ -128,7 +128,7 @@ impl Graph {
             if !read.contains(&stage) {
                 let name = &self.names[stage];
                 let fault = name.fault(format!("nothing reads `{}`", name.text));
-                faults.push(fault.help(format!("name it in the `inputs` of an operator or a sink, or take it out")));
+                faults.push(fault.help("name it in the `inputs` of an operator or a sink, or take it out"));
             }
         }
     }
