@@ -12,7 +12,11 @@ pub mod file;
 pub mod plan;
 mod print;
 mod read;
+mod secret;
+#[cfg(test)]
+mod tests;
 
+use std::io::Read as _;
 use std::path::Path;
 
 use crate::component::{Fault, Kind};
@@ -22,6 +26,7 @@ use crate::operator::{OPERATORS, OperatorSpec};
 use crate::sink::{SINKS, SinkSpec};
 use fault::Faults;
 use plan::Plan;
+use secret::Secrets;
 
 /// What `${NAME}` is, if anything.
 pub type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -38,14 +43,17 @@ pub(crate) struct Registry {
 /// Those of this build.
 const BUILD: Registry = Registry { sources: SOURCES, formats: FORMATS, operators: OPERATORS, sinks: SINKS };
 
+/// The largest pipeline file that is read.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
 /// Loads a pipeline file, with variables of the environment.
 pub fn load(path: &Path) -> Result<Plan, Faults> {
     let name = path.display().to_string();
-    match std::fs::read_to_string(path) {
+    match text_of(path) {
         Ok(text) => load_text(&name, &text, &|variable| std::env::var(variable).ok()),
-        Err(error) => {
-            let fault = Fault::new(0..0, format!("cannot read the pipeline file: {error}"));
-            Err(Faults::new(&name, "", vec![fault]))
+        Err(why) => {
+            let fault = Fault::new(0..0, format!("cannot read the pipeline file: {why}"));
+            Err(Faults::new(&name, "", Secrets::default(), vec![fault]))
         }
     }
 }
@@ -56,15 +64,29 @@ pub fn load_text(name: &str, text: &str, variables: Variables<'_>) -> Result<Pla
 }
 
 pub(crate) fn load_from(registry: Registry, name: &str, text: &str, variables: Variables<'_>) -> Result<Plan, Faults> {
-    let (mut entries, mut faults) = file::parse(text);
-    if !faults.is_empty() {
-        // What follows a syntax error may have been read as something that it is not.
-        return Err(Faults::new(name, text, faults));
+    let file::File { mut entries, mut faults, broken } = file::read(text);
+    if broken {
+        return Err(Faults::new(name, text, Secrets::guessed(text), faults));
     }
-    expand::expand(&mut entries, variables, &mut faults);
-    let read = read::read(registry, text.len(), entries, &mut faults);
-    match bind::bind(read, &mut faults) {
+    let secrets = Secrets::of(text, &entries);
+    let expand::Expanded { from_files, failed } = expand::expand(&mut entries, variables, &mut faults);
+    let secrets = secrets.and(from_files);
+    let mut later = Vec::new();
+    let read = read::read(registry, text.len(), entries, &mut later);
+    let plan = bind::bind(read, failed.is_empty(), &mut later);
+    later.retain(|fault| !failed.iter().any(|at| at.start <= fault.at.start && fault.at.end <= at.end));
+    faults.append(&mut later);
+    match plan {
         Some(plan) if faults.is_empty() => Ok(plan),
-        _ => Err(Faults::new(name, text, faults)),
+        _ => Err(Faults::new(name, text, secrets, faults)),
     }
+}
+
+/// The text of a file: of one that is no longer than it should be.
+pub(crate) fn text_of(path: &Path) -> Result<String, String> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    let bytes = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    let fits = u64::try_from(bytes).is_ok_and(|bytes| bytes <= FILE_BYTES_MAX);
+    if fits { Ok(text) } else { Err(format!("it has more than {FILE_BYTES_MAX} bytes")) }
 }

@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+use arrow::datatypes::DataType;
+
 use crate::component::ByteSize;
 use crate::flow::outbox::Port;
-use crate::flow::schema::StreamSchema;
+use crate::flow::schema::{StreamSchema, dead_letter_schema, timestamp_type};
 use crate::ingest::feed::BRIDGE_BATCHES;
 use crate::pipeline::plan::{Edge, Plan};
 
@@ -14,7 +16,7 @@ const TEXT_BYTES: u64 = 32;
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "pipeline {}: an epoch every {}, durability none", self.name, self.epoch)?;
-        for source in &self.sources {
+        for (stage, source) in self.sources.iter().enumerate() {
             writeln!(f, "\nsource {} ({}): {}", source.name.text, source.kind, source.spec.describe())?;
             let time = source.time;
             let idle = time.idle_after.map_or("never".to_owned(), |span| span.to_string());
@@ -26,8 +28,9 @@ impl fmt::Display for Plan {
                 time.max_future
             )?;
             schema(f, &source.output)?;
+            self.side(f, stage)?;
         }
-        for operator in &self.operators {
+        for (index, operator) in self.operators.iter().enumerate() {
             writeln!(
                 f,
                 "\noperator {} ({}) ◄─ {}: {}",
@@ -37,6 +40,7 @@ impl fmt::Display for Plan {
                 operator.about
             )?;
             schema(f, &operator.output)?;
+            self.side(f, self.sources.len() + index)?;
         }
         for sink in &self.sinks {
             writeln!(
@@ -57,13 +61,30 @@ fn schema(f: &mut fmt::Formatter<'_>, schema: &StreamSchema) -> fmt::Result {
     schema.columns.fields().iter().enumerate().try_for_each(|(index, field)| {
         let null = if field.is_nullable() { "" } else { ", never null" };
         let time = if index == schema.time { ", event time" } else { "" };
-        writeln!(f, "    {:width$}  {}{null}{time}", field.name(), field.data_type())
+        writeln!(f, "    {:width$}  {}{null}{time}", field.name(), type_word(field.data_type()))
     })
 }
 
 impl Plan {
     fn inputs(&self, edges: &[Edge]) -> String {
         edges.iter().map(|edge| self.output_name(*edge)).collect::<Vec<_>>().join(" + ")
+    }
+
+    /// The rows at a stage's side output, if anybody reads it.
+    fn side(&self, f: &mut fmt::Formatter<'_>, from: usize) -> fmt::Result {
+        let side = Edge { from, port: Port::Side };
+        if !self.channels().any(|(_, edge)| edge == side) {
+            return Ok(());
+        }
+        writeln!(f, "  {}", self.output_name(side))?;
+        schema(f, &self.rows(side))
+    }
+
+    /// Every channel: who reads it, and where its rows come from.
+    fn channels(&self) -> impl Iterator<Item = (&str, Edge)> {
+        let operators = self.operators.iter().map(|operator| (&operator.name, &operator.inputs));
+        let sinks = self.sinks.iter().map(|sink| (&sink.name, &sink.inputs));
+        operators.chain(sinks).flat_map(|(name, inputs)| inputs.iter().map(|edge| (name.text.as_str(), *edge)))
     }
 
     /// `NAME`, `NAME.late`, `NAME.dead_letter`.
@@ -82,7 +103,7 @@ impl Plan {
         match (edge.from.checked_sub(self.sources.len()), edge.port) {
             (None, Port::Main) => self.sources[edge.from].output.clone(),
             (Some(index), Port::Main) => self.operators[index].output.clone(),
-            (None, Port::Side) => crate::flow::schema::dead_letter_schema(),
+            (None, Port::Side) => dead_letter_schema(),
             (Some(index), Port::Side) => {
                 let operator = &self.operators[index];
                 operator.side.as_ref().map_or_else(|| operator.output.clone(), |(_, schema)| schema.clone())
@@ -100,18 +121,15 @@ impl Plan {
             total += bytes;
             writeln!(f, "  {} and its bridge of {BRIDGE_BATCHES} batches: {}", source.name.text, about(bytes))?;
         }
-        let operators = self.operators.iter().map(|operator| (&operator.name.text, &operator.inputs));
-        let sinks = self.sinks.iter().map(|sink| (&sink.name.text, &sink.inputs));
-        for (name, inputs) in operators.chain(sinks) {
-            for edge in inputs {
-                let bytes = (self.channel_batches * self.batch_rows) as u64 * row_bytes(&self.rows(*edge));
-                total += bytes;
-                writeln!(f, "  {} ─► {name}: {}", self.output_name(*edge), about(bytes))?;
-            }
+        for (name, edge) in self.channels() {
+            let (rows, width) = (self.channel_batches * self.batch_rows, row_bytes(&self.rows(edge)));
+            let bytes = rows as u64 * width;
+            total += bytes;
+            writeln!(f, "  {} ─► {name}: {rows} rows of {width} bytes, {}", self.output_name(edge), about(bytes))?;
         }
         writeln!(
             f,
-            "  together at most {} (texts reckoned at {TEXT_BYTES} bytes), beside what windows and sinks keep",
+            "  together {} (a text is reckoned at {TEXT_BYTES} bytes), beside what windows and sinks keep",
             about(total)
         )
     }
@@ -127,4 +145,13 @@ fn row_bytes(schema: &StreamSchema) -> u64 {
 /// To the nearest mebibyte above.
 fn about(bytes: u64) -> ByteSize {
     ByteSize(bytes.next_multiple_of(1 << 20))
+}
+
+/// A type in the words of pipeline files; one that they have no word for as Arrow writes it.
+pub(crate) fn type_word(data_type: &DataType) -> String {
+    match data_type {
+        known if *known == timestamp_type() => "timestamp".to_owned(),
+        DataType::Decimal128(precision, scale) => format!("decimal({precision},{scale})"),
+        other => other.to_string().to_lowercase(),
+    }
 }

@@ -1,9 +1,10 @@
 //! Values to specs: every table in its own terms, nothing looked up in another.
 
 use std::cell::RefCell;
+use std::ops::{Range, RangeInclusive};
 use std::rc::Rc;
 
-use crate::component::{ByteSize, Fault, Kind, Name, Node, Settings};
+use crate::component::{ByteSize, Fault, Kind, Name, Node, Setting, Settings, Value, nearest};
 use crate::flow::time::Span;
 use crate::flow::topic::Topics;
 use crate::format::DecoderSpec;
@@ -16,6 +17,8 @@ use crate::sink::SinkSpec;
 
 /// A pipeline file, read. What was at fault is `None`, and the fault is noted.
 pub(crate) struct Read {
+    /// The place of `[pipeline]`, for faults of the whole.
+    pub(crate) at: Range<usize>,
     pub(crate) name: String,
     pub(crate) epoch: Span,
     pub(crate) channel_batches: usize,
@@ -41,8 +44,11 @@ pub(crate) struct ReadSource {
 pub(crate) struct ReadStage<S: ?Sized> {
     pub(crate) name: Name,
     pub(crate) kind: &'static str,
-    pub(crate) inputs: Vec<Name>,
+    /// `None` where they could not be read.
+    pub(crate) inputs: Option<Vec<Name>>,
     pub(crate) spec: Option<Box<S>>,
+    /// A key is unknown, most likely a misspelt one: who knows what rows it would have made.
+    pub(crate) misspelt: bool,
 }
 
 /// The default of `pipeline.epoch`.
@@ -53,6 +59,47 @@ const CHANNEL_BATCHES: usize = 8;
 const BATCH_ROWS: usize = 8_192;
 /// The default of `pipeline.batch_bytes`.
 const BATCH_BYTES: ByteSize = ByteSize(1 << 20);
+
+/// What a channel may be made to hold: its slots are allocated at once.
+const CHANNEL_BATCHES_MAX: usize = 1 << 16;
+/// What a batch may be made to hold.
+const BATCH_ROWS_MAX: usize = 1 << 20;
+/// What a batch may be made of.
+const BATCH_BYTES_MAX: ByteSize = ByteSize(1 << 30);
+
+/// A setting with its place, for what is wrong beyond its type.
+struct At<T>(T, Range<usize>);
+
+impl<T: Setting> Setting for At<T> {
+    const EXPECTED: &'static str = T::EXPECTED;
+    fn read(node: &Node) -> Result<Self, Option<String>> {
+        Ok(Self(T::read(node)?, node.at.clone()))
+    }
+}
+
+/// A setting that must lie in a range.
+fn within<T>(settings: &mut Settings, key: &'static str, default: T, range: RangeInclusive<T>) -> T
+where
+    T: Setting + PartialOrd + std::fmt::Display,
+{
+    let Some(At(value, at)) = settings.optional::<At<T>>(key) else { return default };
+    if range.contains(&value) {
+        return value;
+    }
+    settings.fault(Fault::new(at, format!("`{key}`: expected {} to {}, got {value}", range.start(), range.end())));
+    default
+}
+
+/// A length of time that is not nought; `why` says what nought would do.
+fn positive(settings: &mut Settings, key: &'static str, default: Span, why: &str) -> Span {
+    match settings.optional::<At<Span>>(key) {
+        Some(At(span, at)) if span == Span::ZERO => {
+            settings.fault(Fault::new(at, format!("`{key}`: {why}; expected a length of time like \"10s\"")));
+            default
+        }
+        read => read.map_or(default, |At(span, _)| span),
+    }
+}
 
 type Shared = Rc<RefCell<Vec<Fault>>>;
 
@@ -77,6 +124,7 @@ pub(crate) fn read(registry: Registry, len: usize, entries: Vec<(Name, Node)>, f
 
 fn pipeline(file: &mut Settings) -> Read {
     let mut read = Read {
+        at: file.at.clone(),
         name: String::new(),
         epoch: EPOCH,
         channel_batches: CHANNEL_BATCHES,
@@ -100,18 +148,12 @@ fn pipeline(file: &mut Settings) -> Read {
         }
         read.name = name.text;
     }
-    let at = settings.at.clone();
-    read.epoch = settings.or("epoch", EPOCH);
-    if read.epoch == Span::ZERO {
-        settings.fault(Fault::new(
-            at,
-            "`epoch`: results of an epoch of no length never become visible; expected a length of time like \"10s\"",
-        ));
-    }
+    read.at = settings.at.clone();
+    read.epoch = positive(&mut settings, "epoch", EPOCH, "an epoch of no length never ends");
     no_journal_yet(&mut settings);
-    read.channel_batches = settings.or("channel_batches", CHANNEL_BATCHES);
-    read.batch_rows = settings.or("batch_rows", BATCH_ROWS);
-    read.batch_bytes = settings.or("batch_bytes", BATCH_BYTES).0.max(1);
+    read.channel_batches = within(&mut settings, "channel_batches", CHANNEL_BATCHES, 1..=CHANNEL_BATCHES_MAX);
+    read.batch_rows = within(&mut settings, "batch_rows", BATCH_ROWS, 1..=BATCH_ROWS_MAX);
+    read.batch_bytes = within(&mut settings, "batch_bytes", BATCH_BYTES, ByteSize(1)..=BATCH_BYTES_MAX).0;
     settings.finish();
     read
 }
@@ -153,40 +195,84 @@ fn named(file: &mut Settings, section: &'static str, shared: &Shared) -> Vec<(Na
     found
 }
 
-/// The kind that `key` says, if there is one.
-fn kind<S: ?Sized>(
-    kinds: &'static [Kind<S>],
-    key: &'static str,
-    what: &str,
-    settings: &mut Settings,
-) -> Option<&'static Kind<S>> {
-    let word = settings.required::<Name>(key)?;
-    let found = kinds.iter().find(|kind| kind.name == word.text);
-    if found.is_none() {
-        let known: Vec<_> = kinds.iter().map(|kind| kind.name).collect();
-        let fault = word.fault(format!("there is no {what} \"{}\"; there are {}", word.text, known.join(", ")));
-        settings.fault(fault.nearest(&word.text, known.iter().copied()));
-    }
-    found
+/// A table's kind, as far as it says.
+enum Said<S: ?Sized + 'static> {
+    Kind(&'static Kind<S>),
+    /// There is no such kind.
+    Unknown,
+    /// The key is missing.
+    Nothing,
 }
 
-/// Reads what is left of a table as its kind wants it; its unknown keys are faults only where the kind is known.
-fn spec<S: ?Sized>(kind: Option<&'static Kind<S>>, settings: &mut Settings) -> Option<Box<S>> {
+impl<S: ?Sized> Said<S> {
+    fn name(&self) -> &'static str {
+        if let Self::Kind(kind) = self { kind.name } else { "" }
+    }
+}
+
+/// The kind that `key` says.
+fn kind<S: ?Sized>(kinds: &'static [Kind<S>], key: &'static str, what: &str, settings: &mut Settings) -> Said<S> {
+    let known = || kinds.iter().map(|kind| kind.name);
+    let list = known().collect::<Vec<_>>().join(", ");
+    if !settings.has(key) {
+        settings.fault(Fault::new(settings.at.clone(), format!("`{key}` is missing: expected one of {list}")));
+        return Said::Nothing;
+    }
+    let Some(word) = settings.optional::<Name>(key) else { return Said::Unknown };
+    let Some(kind) = kinds.iter().find(|kind| kind.name == word.text) else {
+        let fault = word.fault(format!("there is no {what} \"{}\"; there are {list}", word.text));
+        settings.fault(fault.nearest(&word.text, known()));
+        return Said::Unknown;
+    };
+    Said::Kind(kind)
+}
+
+/// Reads what is left of a table as its kind wants it, and whether there were unknown keys. Where the kind is not known,
+/// neither are its keys; only one that looks like the missing `key` is a fault then.
+fn spec<S: ?Sized>(said: &Said<S>, key: &'static str, settings: &mut Settings) -> (Option<Box<S>>, bool) {
+    let Said::Kind(kind) = said else {
+        for (name, _) in settings.rest() {
+            if matches!(said, Said::Nothing) && nearest(&name.text, [key]).is_some() {
+                settings.fault(name.fault(format!("unknown key `{}`", name.text)).nearest(&name.text, [key]));
+            }
+        }
+        return (None, false);
+    };
     let before = settings.faults_len();
-    let spec = (kind?.parse)(settings);
+    let spec = (kind.parse)(settings);
+    let read = settings.faults_len();
     settings.finish();
-    spec.filter(|_| settings.faults_len() == before)
+    (spec.filter(|_| read == before), settings.faults_len() > read)
 }
 
 fn stage<S: ?Sized>(kinds: &'static [Kind<S>], what: &str, name: Name, settings: &mut Settings) -> ReadStage<S> {
     let kind = kind(kinds, "type", what, settings);
-    let inputs: Option<Vec<Name>> = settings.required("inputs");
-    let nothing = inputs.as_ref().is_some_and(Vec::is_empty);
-    let inputs = inputs.unwrap_or_default();
-    if nothing {
-        settings.fault(name.fault(format!("`{}` has no inputs: expected at least one name in `inputs`", name.text)));
+    let inputs = inputs(settings);
+    let (spec, misspelt) = spec(&kind, "type", settings);
+    ReadStage { kind: kind.name(), spec, name, inputs, misspelt }
+}
+
+/// `inputs`, every one with its own place. `None`, and a fault, where there are none.
+fn inputs(settings: &mut Settings) -> Option<Vec<Name>> {
+    const EXPECTED: &str = "expected at least one name, such as [\"telemetry\"]";
+    let Some((name, node)) = settings.take("inputs") else {
+        settings.fault(Fault::new(settings.at.clone(), format!("`inputs` is missing: {EXPECTED}")));
+        return None;
+    };
+    let wrong = |at: &Range<usize>, got: &str| {
+        settings.fault(Fault::new(at.clone(), format!("`inputs`: {EXPECTED}, got {got}")))
+    };
+    let Value::Array(nodes) = &node.value else {
+        wrong(&node.at, node.value.type_name());
+        return None;
+    };
+    if nodes.is_empty() {
+        wrong(&name.at, "none");
+        return None;
     }
-    ReadStage { kind: kind.map_or("", |kind| kind.name), spec: spec(kind, settings), name, inputs }
+    let read = |node: &Node| Name::read(node).map_err(|_| wrong(&node.at, node.value.type_name())).ok();
+    // All are read before the first that is wrong ends it, so that each has its fault.
+    nodes.iter().map(read).collect::<Vec<_>>().into_iter().collect()
 }
 
 fn source(registry: Registry, name: Name, settings: &mut Settings) -> ReadSource {
@@ -197,7 +283,7 @@ fn source(registry: Registry, name: Name, settings: &mut Settings) -> ReadSource
         );
     }
     let (decode, columns, time) = (settings.table("decode"), settings.table("columns"), settings.table("time"));
-    let spec = spec(kind, settings);
+    let (spec, _) = spec(&kind, "type", settings);
     let (decoder, on_error) = decode.map_or((None, OnError::DeadLetter), |decode| read_decode(registry, decode));
     let (time, time_column) = time.map_or((TIME, None), read_time);
     // Without the source's spec its captures are not known; types and paths can be wrong all the same.
@@ -210,14 +296,14 @@ fn source(registry: Registry, name: Name, settings: &mut Settings) -> ReadSource
             None
         }
     };
-    ReadSource { name, kind: kind.map_or("", |kind| kind.name), spec, decoder, columns, time, on_error }
+    ReadSource { name, kind: kind.name(), spec, decoder, columns, time, on_error }
 }
 
 fn read_decode(registry: Registry, mut decode: Settings) -> (Option<Box<dyn DecoderSpec>>, OnError) {
     let kind = kind(registry.formats, "format", "format", &mut decode);
     let choices = [("dead_letter", OnError::DeadLetter), ("drop", OnError::Drop), ("stop", OnError::Stop)];
     let on_error = decode.choice("on_error", &choices, OnError::DeadLetter);
-    (spec(kind, &mut decode), on_error)
+    (spec(&kind, "format", &mut decode).0, on_error)
 }
 
 /// The defaults of `[sources.NAME.time]`.
@@ -227,19 +313,26 @@ const TIME: TimeSettings = TimeSettings {
     max_future: Span::from_secs(300),
 };
 
+/// `idle_after` of a source that holds event time back however long it is silent.
+const NEVER: &str = "never";
+
 fn read_time(mut settings: Settings) -> (TimeSettings, Option<Name>) {
     let column = settings.optional("column");
     let out_of_orderness = settings.or("out_of_orderness", TIME.out_of_orderness);
     let max_future = settings.or("max_future", TIME.max_future);
     let idle_after = match settings.take("idle_after") {
         None => TIME.idle_after,
-        Some((_, node)) if node.value == crate::component::Value::String("never".to_owned()) => None,
-        Some((name, node)) => {
-            let read = <Span as crate::component::Setting>::read(&node);
+        Some((_, node)) if node.value == Value::String(NEVER.to_owned()) => None,
+        Some((_, node)) => {
+            let read = match Span::read(&node) {
+                Ok(Span::ZERO) => Err(format!("a source would be idle at once; expected {}", Span::EXPECTED)),
+                Ok(span) => Ok(span),
+                Err(why) => {
+                    Err(why.unwrap_or_else(|| format!("expected {}, got {}", Span::EXPECTED, node.value.type_name())))
+                }
+            };
             if let Err(why) = &read {
-                let why =
-                    why.clone().unwrap_or_else(|| format!("expected a length of time, got {}", node.value.type_name()));
-                settings.fault(Fault::new(node.at, format!("`{}`: {why}; or \"never\"", name.text)));
+                settings.fault(Fault::new(node.at, format!("`idle_after`: {why}, or \"{NEVER}\"")));
             }
             read.ok()
         }
