@@ -18,7 +18,7 @@
 //! 1. [`flow`]: what flows, and the pipes. Knows no other folder.
 //! 2. [`component`]: how anything named in a pipeline file is found and read.
 //! 3. [`ingest`]: the world to the first batch; async code ends here.
-//! 4. [`format`]: payloads to rows.
+//! 4. [`mod@format`]: payloads to rows.
 //! 5. [`operator`]: rows to rows; [`operator::window`] is the heart.
 //! 6. [`expr`]: SQL text to what can be evaluated, by DataFusion.
 //! 7. [`sink`]: rows to the world.

@@ -1,4 +1,5 @@
 //! Recordings: the text that people and scripts see, and back.
+#![expect(clippy::result_large_err, reason = "a test wants both what was read and the error")]
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
 //! A TOML file to a checked [`Plan`]. Pure: it opens, connects and creates nothing (but reads the files that
 //! `${file:…}` names).
 //!
-//! The steps, each a type that the next one takes: text → [`file`] (values with places) → [`expand`] (`${…}`) → [`read`]
-//! (specs: legal values) → [`bind`] (names, graph, schemas) → [`Plan`]. Every step goes on after a fault as far as it can
+//! The steps, each a type that the next one takes: text → [`mod@file`] (values with places) → `expand` (`${…}`) → `read`
+//! (specs: legal values) → `bind` (names, graph, schemas) → [`Plan`]. Every step goes on after a fault as far as it can
 //! without repeating itself, so that all faults of a file are seen at once.
 
 mod bind;
