@@ -4,7 +4,9 @@ mod support;
 
 use std::path::Path;
 
-use support::{assert_same_rows, json_lines, parquet_rows, project, streamgauge, succeed};
+use support::connect::{next, open};
+use support::mosquitto::Mosquitto;
+use support::{Row, assert_same_rows, json_lines, parquet_rows, project, streamgauge, succeed};
 
 /// Replays an example into a fresh folder, and compares what each Parquet sink wrote.
 fn check(name: &str, sinks: &[(&str, &str)]) {
@@ -64,6 +66,43 @@ fn zigbee() {
 #[test]
 fn lorawan() {
     check("lorawan", &[("history", "lorawan")]);
+}
+
+#[test]
+fn alerts() {
+    let Some(broker) = Mosquitto::start("allow_anonymous true") else { return };
+    let data = project("testdata/pipelines/alerts");
+    let expected = json_lines(&data.join("alarms.jsonl"));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let listener = format!("url = \"{}\"\ntopics = [\"sites/#\"]\nclient_id = \"listener\"", broker.url());
+    let (mut source, meter) = runtime.block_on(open(&listener)).unwrap();
+    runtime.block_on(async {
+        // The listener must be subscribed before anything is published.
+        while meter.connected.load(std::sync::atomic::Ordering::Relaxed) == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    });
+    succeed(
+        streamgauge()
+            .arg("replay")
+            .arg(project("pipelines/alerts.toml"))
+            .arg("--recording")
+            .arg(data.join("recording.jsonl"))
+            .env("MQTT_URL", broker.url()),
+    );
+    let mut alarms = Vec::new();
+    while alarms.len() < expected.len() {
+        let payloads = runtime.block_on(next(&mut *source)).unwrap();
+        for payload in payloads.iter() {
+            let mut alarm: Row = serde_json::from_slice(payload.body).unwrap();
+            alarm.insert("topic".to_owned(), String::from_utf8_lossy(payload.topic).into());
+            // JSON leaves the noughts of a fraction out.
+            let at: jiff::Timestamp = alarm["window_start"].as_str().unwrap().parse().unwrap();
+            alarm.insert("window_start".to_owned(), at.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string().into());
+            alarms.push(alarm);
+        }
+    }
+    assert_same_rows("alerts.alarms", &expected, alarms);
 }
 
 #[test]
