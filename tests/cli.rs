@@ -108,7 +108,11 @@ fn what_is_recorded_replays_to_the_same_rows() {
 fn json_logs_and_data_keep_apart() {
     let folder = tempfile::tempdir().unwrap();
     let pipeline = folder.path().join("stdout.toml");
-    std::fs::write(&pipeline, FLEET.replace("type = \"parquet\"", "type = \"stdout\"").replace("path = \"${OUT}\"", "")).unwrap();
+    std::fs::write(
+        &pipeline,
+        FLEET.replace("type = \"parquet\"", "type = \"stdout\"").replace("path = \"${OUT}\"", ""),
+    )
+    .unwrap();
     let (status, out, err) = code(streamgauge().args(["--log-format", "json", "--log", "debug", "run"]).arg(&pipeline));
     assert_eq!(status, 0, "{err}");
     assert!(out.lines().count() >= 20);

@@ -5,6 +5,7 @@
 pub mod connect;
 pub mod fake_broker;
 pub mod mosquitto;
+pub mod parts;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
