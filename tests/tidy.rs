@@ -50,7 +50,7 @@ fn uses(code: &str) -> Vec<String> {
 /// What each folder may use beside itself.
 const BORDERS: &[(&str, &[&str])] = &[
     ("flow", &["component"]),
-    ("component.rs", &["flow", "pipeline"]),
+    ("component", &["flow", "pipeline"]),
     ("ingest", &["flow", "component", "format"]),
     ("format", &["flow", "component"]),
     ("operator", &["flow", "component", "expr"]),

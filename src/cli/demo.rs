@@ -75,7 +75,7 @@ pub(super) fn demo(arguments: &Arguments) -> ExitCode {
     };
     let mut options = Options::live();
     if let Err(why) = listen(&arguments.listen, &mut options) {
-        return super::failed(&why);
+        return super::usage(&why);
     }
     let over = Arc::new(AtomicBool::new(false));
     let publishing = publisher(arguments, &broker);

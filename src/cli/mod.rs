@@ -137,6 +137,12 @@ fn failed(why: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Says what is wrong with the command line.
+fn usage(why: &str) -> ExitCode {
+    eprintln!("error: {why}");
+    ExitCode::from(2)
+}
+
 /// Prints the accounts of a run, and writes them where they were asked for: one as it is, several as an array.
 fn tell(accounts: &[Account], to: Option<&Path>, stdout_is_data: bool) -> Result<(), String> {
     for account in accounts {

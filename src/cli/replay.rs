@@ -44,11 +44,11 @@ pub(super) fn replay(arguments: &Arguments) -> ExitCode {
     };
     let progress = match put_in(&mut plan, arguments) {
         Ok(progress) => progress,
-        Err(why) => return usage(&why),
+        Err(why) => return super::usage(&why),
     };
     let mut options = Options::replay();
     if let Err(why) = listen(&arguments.listen, &mut options) {
-        return usage(&why);
+        return super::usage(&why);
     }
     let stdout_is_data = writes_stdout(&plan);
     let bar = bar(&progress);
@@ -86,11 +86,6 @@ fn put_in(plan: &mut Plan, arguments: &Arguments) -> Result<Progress, String> {
         }
     }
     Ok(progress)
-}
-
-fn usage(why: &str) -> ExitCode {
-    eprintln!("error: {why}");
-    ExitCode::from(2)
 }
 
 /// A bar with rate and remaining time, on stderr where that is a terminal.

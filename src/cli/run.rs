@@ -34,7 +34,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let stdout_is_data = plans.iter().any(writes_stdout);
     let mut options = Options::live();
     if let Err(why) = listen(&arguments.listen, &mut options) {
-        return super::failed(&why);
+        return super::usage(&why);
     }
     let outcome = drive(plans, &options, arguments.duration, |_| ());
     finish(outcome, &arguments.account, stdout_is_data)
