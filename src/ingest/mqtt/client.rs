@@ -242,6 +242,8 @@ fn five_reason(error: &v5::ConnectionError) -> Reason {
         Error::MqttState(StateError::ServerDisconnect { reason_code: Code::NotAuthorized, .. }) => {
             refused("NotAuthorized")
         }
+        // Its text is the error's, but rumqttc does not give it as the source.
+        Error::MqttState(StateError::Deserialization(v5::mqttbytes::Error::Io(error))) => lost(error),
         other => lost(other),
     }
 }
