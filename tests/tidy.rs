@@ -49,7 +49,7 @@ fn uses(code: &str) -> Vec<String> {
 
 /// What each folder may use beside itself.
 const BORDERS: &[(&str, &[&str])] = &[
-    ("flow", &["component"]),
+    ("flow", &[]),
     ("component", &["flow", "pipeline"]),
     ("ingest", &["flow", "component", "format"]),
     ("format", &["flow", "component"]),

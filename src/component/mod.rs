@@ -6,6 +6,7 @@
 
 mod setting;
 mod settings;
+mod topics;
 mod units;
 mod value;
 

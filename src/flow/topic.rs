@@ -1,8 +1,6 @@
 //! Topic patterns: `sites/{site}/devices/{device}/telemetry` subscribes `sites/+/devices/+/telemetry`, and its
 //! captures become columns. `{_}` matches a level without keeping it, a trailing `#` any number of levels.
 
-use crate::component::{Fault, Name};
-
 /// The patterns of a source, and the captures of all of them.
 #[derive(Clone, Debug, Default)]
 pub struct Topics {
@@ -26,17 +24,17 @@ enum Level {
 }
 
 impl Topics {
-    /// Reads patterns. Every fault points at its pattern.
-    pub fn read(patterns: &[Name]) -> Result<Self, Vec<Fault>> {
+    /// Of patterns. The errors say which of them is wrong, counted from nought, and why.
+    pub fn parse<'p>(patterns: impl IntoIterator<Item = &'p str>) -> Result<Self, Vec<(usize, String)>> {
         let mut topics = Self::default();
-        let mut faults = Vec::new();
-        for name in patterns {
-            match topics.pattern(&name.text) {
+        let mut wrong = Vec::new();
+        for (index, text) in patterns.into_iter().enumerate() {
+            match topics.pattern(text) {
                 Ok(pattern) => topics.patterns.push(pattern),
-                Err(why) => faults.push(name.fault(format!("topic `{}`: {why}", name.text))),
+                Err(why) => wrong.push((index, why)),
             }
         }
-        if faults.is_empty() { Ok(topics) } else { Err(faults) }
+        if wrong.is_empty() { Ok(topics) } else { Err(wrong) }
     }
 
     fn pattern(&mut self, text: &str) -> Result<Pattern, String> {
@@ -132,9 +130,8 @@ impl Pattern {
 mod tests {
     use super::*;
 
-    fn topics(patterns: &[&str]) -> Result<Topics, Vec<Fault>> {
-        let name = |text: &&str| Name { text: (*text).to_owned(), at: 0..0, expanded: false };
-        Topics::read(&patterns.iter().map(name).collect::<Vec<_>>())
+    fn topics(patterns: &[&str]) -> Result<Topics, Vec<(usize, String)>> {
+        Topics::parse(patterns.iter().copied())
     }
 
     fn captured(topics: &Topics, topic: &str) -> Option<String> {
