@@ -6,7 +6,11 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use streamgauge::engine::Options;
+use streamgauge::flow::time::Timestamp;
 use streamgauge::ingest::feed::BRIDGE_BATCHES;
+use streamgauge::ingest::fleet::{FleetMessage, Publisher, What, publish};
+use streamgauge::ingest::recording::Speed;
+use support::mosquitto::Mosquitto;
 use support::parts::{Endless, Stuck, launch, plan};
 
 const BATCH: u64 = 16;
@@ -38,4 +42,52 @@ fn a_stuck_sink_stops_the_source_at_a_payload_that_can_be_calculated() {
     let outcome = running.wait();
     assert_eq!(outcome.failure, None);
     assert_eq!((given.load(SeqCst), stuck.rows.load(SeqCst)), (limit, limit), "nothing is lost on the way");
+}
+
+#[test]
+fn no_session_is_lost_while_a_sink_is_stuck() {
+    let Some(broker) = Mosquitto::start("allow_anonymous true") else { return };
+    let text = format!(
+        "[pipeline]\nname = \"stuck\"\nbatch_rows = 16\nchannel_batches = 2\n\
+         [sources.feed]\ntype = \"mqtt\"\nurl = \"{}\"\ntopics = [\"feed\"]\nkeep_alive = \"5s\"\nreceive_maximum = 100\n\
+         decode = {{ format = \"scalar\" }}\ncolumns = {{ value = \"int64\" }}\n\
+         [sinks.out]\ntype = \"stdout\"\ninputs = [\"feed\"]\n",
+        broker.url()
+    );
+    let mut plan = streamgauge::pipeline::load_text("stuck.toml", &text, &|_| None).unwrap();
+    let (stuck, count) = (Stuck::default(), 2_000_u64);
+    plan.sinks[0].spec = Box::new(stuck.clone());
+    let (running, kept) = launch(plan, &Options::live());
+    let source = kept.telemetry.pipelines[0].stages[0].source.clone().unwrap();
+    let until = |what: &str, done: &dyn Fn() -> bool| {
+        let from = Instant::now();
+        while !done() {
+            assert!(from.elapsed() < Duration::from_secs(60), "{what}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    until("subscribed", &|| source.connected.load(SeqCst) == 1);
+    let message = |number: u64| FleetMessage {
+        arrival: Timestamp::from_micros(0),
+        device: 0,
+        topic: "feed".into(),
+        body: number.to_string().into(),
+        what: What::Good,
+    };
+    let to = Publisher { host: "127.0.0.1".to_owned(), port: broker.port, qos: 1, connections: 1, speed: Speed::Max };
+    let messages: Vec<_> = (0..count).map(message).collect();
+    kept.runtime.block_on(publish(messages, &to)).unwrap();
+
+    // Longer than a broker waits for a client that has fallen silent: one and a half times the keep-alive.
+    std::thread::sleep(Duration::from_secs(9));
+    assert_eq!((source.connected.load(SeqCst), source.reconnects.load(SeqCst)), (1, 0), "the session goes on");
+    let received = source.received.load(SeqCst);
+    assert!(received < count, "what is not acknowledged waits at the broker: {received} received");
+
+    stuck.let_go();
+    until("all received", &|| stuck.rows.load(SeqCst) == count);
+    running.stop_token().cancel();
+    let outcome = running.wait();
+    assert_eq!(outcome.failure, None);
+    assert_eq!(outcome.account.sources["feed"].received, count, "none lost, none twice");
 }

@@ -175,11 +175,17 @@ pub fn plan(source: impl SourceSpec + 'static, sink: Box<dyn SinkSpec>) -> Plan 
     plan
 }
 
-/// Lets a plan run; the runtime must live as long.
-pub fn launch(plan: Plan, options: &Options) -> (Running, Runtime) {
+/// What must live as long as a run.
+pub struct Kept {
+    pub runtime: Runtime,
+    pub telemetry: Telemetry,
+}
+
+/// Lets a plan run.
+pub fn launch(plan: Plan, options: &Options) -> (Running, Kept) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let prepared = Prepared::new(plan);
     let telemetry = Telemetry { pipelines: vec![prepared.info()], ..Telemetry::default() };
     let running = prepared.launch(options, &runtime, &telemetry).unwrap();
-    (running, runtime)
+    (running, Kept { runtime, telemetry })
 }
