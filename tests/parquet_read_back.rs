@@ -203,6 +203,27 @@ fn rolled_rows_wait_for_their_bound_or_the_end() {
 }
 
 #[test]
+fn rolled_files_are_bounded_by_bytes_and_by_age() {
+    let bound = |key: &str, value: &str| {
+        vec![entry("roll", Value::Table(vec![entry(key, Value::String(value.to_owned()))]))]
+    };
+    let files_after_two_epochs = |settings: Vec<(Name, Node)>| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut sink = open(folder.path(), settings).unwrap();
+        for epoch in 0..2 {
+            sink.write(&hostile()).unwrap();
+            sink.commit(Epoch(epoch)).unwrap();
+        }
+        files(folder.path()).iter().filter(|name| !name.starts_with("_tmp")).count()
+    };
+    // A file of four rows has more than a byte, and less than a mebibyte.
+    assert_eq!(files_after_two_epochs(bound("bytes", "1B")), 2);
+    assert_eq!(files_after_two_epochs(bound("bytes", "1MiB")), 0);
+    assert_eq!(files_after_two_epochs(bound("age", "1us")), 2);
+    assert_eq!(files_after_two_epochs(bound("age", "1h")), 0);
+}
+
+#[test]
 fn few_open_files_serve_many_partitions() {
     let folder = tempfile::tempdir().unwrap();
     let mut settings = partitioned();
