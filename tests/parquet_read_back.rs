@@ -204,9 +204,8 @@ fn rolled_rows_wait_for_their_bound_or_the_end() {
 
 #[test]
 fn rolled_files_are_bounded_by_bytes_and_by_age() {
-    let bound = |key: &str, value: &str| {
-        vec![entry("roll", Value::Table(vec![entry(key, Value::String(value.to_owned()))]))]
-    };
+    let bound =
+        |key: &str, value: &str| vec![entry("roll", Value::Table(vec![entry(key, Value::String(value.to_owned()))]))];
     let files_after_two_epochs = |settings: Vec<(Name, Node)>| {
         let folder = tempfile::tempdir().unwrap();
         let mut sink = open(folder.path(), settings).unwrap();

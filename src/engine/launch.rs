@@ -237,6 +237,7 @@ impl Launching<'_> {
             max_future: source.time.max_future,
             on_error: source.on_error,
             meter: meter.clone(),
+            stage: self.wiring.meters[stage].clone(),
             observer: Box::new(move |at, arrival| remember(&arrivals, at, arrival)),
             reached: Timestamp::START,
             outbox: self.wiring.outbox(stage, self.rows_max),

@@ -13,10 +13,10 @@ use arrow::array::types::TimestampMicrosecondType;
 use arrow::array::{Array, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::error::ArrowError;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TryRecvError};
 
 use crate::flow::message::{Message, Severed};
-use crate::flow::meter::SourceMeter;
+use crate::flow::meter::{Meter, SourceMeter};
 use crate::flow::outbox::{Emit, Outbox, Port};
 use crate::flow::payload::{Payload, Payloads};
 use crate::flow::schema::dead_letter_schema;
@@ -50,8 +50,10 @@ pub struct Intake {
     pub max_future: Span,
     /// What a payload that does not decode gets.
     pub on_error: OnError,
-    /// Counts.
+    /// Counts of the source.
     pub meter: Arc<SourceMeter>,
+    /// Counts of the stage; the same that the outbox has.
+    pub stage: Arc<Meter>,
     /// Told each watermark with the arrival time of the payload that raised it.
     pub observer: Box<dyn FnMut(Timestamp, Timestamp) + Send>,
     /// The last watermark that went on: [`Timestamp::START`] at first.
@@ -92,7 +94,7 @@ struct Waiting {
 impl Intake {
     /// Decodes until the feed is over.
     pub fn run(mut self, mut bridge: mpsc::Receiver<Crossing>) -> Result<(), IntakeError> {
-        while let Some(crossing) = bridge.blocking_recv() {
+        while let Some(crossing) = self.wait(&mut bridge) {
             match crossing {
                 Crossing::Payloads(payloads) => self.payloads(&payloads)?,
                 Crossing::Heard(now) => self.watermarks.started(now),
@@ -111,6 +113,15 @@ impl Intake {
             }
         }
         Err(Severed.into())
+    }
+
+    /// The next crossing, with the clock read only where it has to be waited for.
+    fn wait(&self, bridge: &mut mpsc::Receiver<Crossing>) -> Option<Crossing> {
+        match bridge.try_recv() {
+            Ok(crossing) => Some(crossing),
+            Err(TryRecvError::Disconnected) => None,
+            Err(TryRecvError::Empty) => Meter::timed(&self.stage.waiting_ns, || bridge.blocking_recv()),
+        }
     }
 
     fn payloads(&mut self, payloads: &Payloads) -> Result<(), IntakeError> {
