@@ -172,6 +172,20 @@ fn a_signal_drains_and_commits() {
 }
 
 #[test]
+fn a_sink_that_cannot_write_holds_a_stop_up_until_the_second_signal() {
+    let folder = tempfile::tempdir().unwrap();
+    // A file stands where the folder should be.
+    std::fs::write(folder.path().join("out"), "").unwrap();
+    let mut child = endless(folder.path());
+    std::thread::sleep(Duration::from_millis(1_000));
+    signal(&child, "-TERM");
+    std::thread::sleep(Duration::from_millis(1_000));
+    assert!(child.try_wait().unwrap().is_none(), "it waits for the sink");
+    signal(&child, "-TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}
+
+#[test]
 fn the_demo_finds_every_device() {
     let folder = tempfile::tempdir().unwrap();
     let account = folder.path().join("account.json");
