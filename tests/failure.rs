@@ -11,18 +11,27 @@ use streamgauge::ingest::{BoxFuture, Source, SourceContext, SourceError, SourceS
 use streamgauge::sink::SinkError;
 use support::parts::{Endless, Failing, Stuck, launch, plan};
 
+/// A failure must spread by itself, well within this.
+fn options() -> Options {
+    Options { drain_max: Duration::from_secs(10), ..Options::replay() }
+}
+
 #[test]
 fn a_sink_that_fails_for_good_is_the_one_cause() {
     let failing = Failing(|| Err(SinkError::Fatal("the disk is on fire".to_owned())));
-    let (running, _runtime) = launch(plan(Endless::new(u64::MAX).0, Box::new(failing)), &Options::replay());
-    assert_eq!(running.wait().failure.as_deref(), Some("`out` failed: the disk is on fire"));
+    let (running, _runtime) = launch(plan(Endless::new(u64::MAX).0, Box::new(failing)), &options());
+    let outcome = running.wait();
+    assert_eq!(outcome.failure.as_deref(), Some("`out` failed: the disk is on fire"));
+    assert_eq!(outcome.busy, [""; 0], "the failure has closed every door");
 }
 
 #[test]
 fn a_panic_is_a_failure_with_a_name() {
     let failing = Failing(|| panic!("a fault of ours"));
-    let (running, _runtime) = launch(plan(Endless::new(u64::MAX).0, Box::new(failing)), &Options::replay());
-    assert_eq!(running.wait().failure.as_deref(), Some("`out` failed: panicked: a fault of ours"));
+    let (running, _runtime) = launch(plan(Endless::new(u64::MAX).0, Box::new(failing)), &options());
+    let outcome = running.wait();
+    assert_eq!(outcome.failure.as_deref(), Some("`out` failed: panicked: a fault of ours"));
+    assert_eq!(outcome.busy, [""; 0], "the panic has closed every door");
 }
 
 #[test]

@@ -84,10 +84,14 @@ pub(super) fn drive(
     let running = launched.map_err(|error| format!("cannot start a thread: {error}"))?;
     let stops: Vec<CancellationToken> = running.iter().map(Running::stop_token).collect();
     runtime.spawn(stop_at_signal(stops, duration));
-    let outcomes = running.into_iter().map(Running::wait).collect();
+    // Each is looked after by itself: the failure of one is told, and ends it, while the others go on.
+    let outcomes = std::thread::scope(|scope| {
+        let waiting: Vec<_> = running.into_iter().map(|running| scope.spawn(|| running.wait())).collect();
+        waiting.into_iter().map(|waiting| waiting.join().map_err(|_| "the supervisor panicked".to_owned())).collect()
+    });
     serving.cancel();
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
-    Ok(outcomes)
+    outcomes
 }
 
 /// The first signal, or the end of `--for`, drains; a second signal ends the process at once.

@@ -153,8 +153,10 @@ impl Wiring {
 
     fn info(&self, plan: &Plan, stages: &[Counted], latency: Arc<Latency>) -> PipelineInfo {
         let stage = |(index, counted): (usize, &Counted)| {
-            let queues = self.receivers[index].clone();
-            let capacity = self.channel_batches * queues.len();
+            // Told by the counters: a handle of the channel here would keep it open when its stage is gone.
+            let sent: Vec<_> = counted.inputs.iter().map(|(from, port)| (self.meters[*from].clone(), *port)).collect();
+            let received = counted.meter.clone();
+            let capacity = self.channel_batches * sent.len();
             StageInfo {
                 name: counted.name.clone(),
                 kind: match (&counted.source, counted.sink) {
@@ -166,7 +168,12 @@ impl Wiring {
                 meter: counted.meter.clone(),
                 source: counted.source.clone(),
                 queue: (capacity > 0).then(|| {
-                    let len = move || queues.iter().map(Receiver::len).sum();
+                    let len = move || {
+                        let sent: u64 =
+                            sent.iter().map(|(meter, port)| meter.batches_out[*port as usize].load(Relaxed)).sum();
+                        let waiting = sent.saturating_sub(received.batches_in.load(Relaxed));
+                        usize::try_from(waiting).unwrap_or(usize::MAX).min(capacity)
+                    };
                     Queue { len: Box::new(len), capacity }
                 }),
             }

@@ -102,6 +102,8 @@ pub struct Outcome {
     pub account: Account,
     /// The one root cause, in the words of who can mend it; `None` if it went well.
     pub failure: Option<String>,
+    /// The stages that had not ended when the time of a stop was over, or a failure had spread: none in a run that is well.
+    pub busy: Vec<String>,
 }
 
 /// How often a stop looks whether its time is over.
@@ -131,12 +133,11 @@ impl Running {
     /// Waits until every stage has ended, or the time that a stop may take is over.
     pub fn wait(self) -> Outcome {
         let mut busy: Vec<bool> = vec![true; self.crew.names.len()];
-        let (mut failure, mut late, mut severed) = (None, None, false);
+        let (mut failure, mut severed) = (None, false);
         let mut stopped_at: Option<Instant> = None;
         while busy.contains(&true) {
             stopped_at = stopped_at.or_else(|| self.stop.is_cancelled().then(Instant::now));
             if stopped_at.is_some_and(|at| at.elapsed() > self.drain_max) {
-                late = Some(self.still_busy(&busy));
                 break;
             }
             let Ok((index, result)) = self.crew.ended.1.recv_timeout(LOOK_EVERY) else { continue };
@@ -145,7 +146,9 @@ impl Running {
                 Ok(()) => (),
                 Err(StageError::Severed(_)) => severed = true,
                 Err(error) => {
-                    failure.get_or_insert_with(|| format!("`{}` failed: {error}", self.crew.names[index]));
+                    let why = format!("`{}` failed: {error}", self.crew.names[index]);
+                    tracing::error!(pipeline = self.pipeline, "{why}");
+                    failure.get_or_insert(why);
                 }
             }
             if failure.is_some() || severed {
@@ -153,16 +156,23 @@ impl Running {
                 self.stop.cancel();
             }
         }
+        let still = self.crew.names.iter().zip(busy).filter(|(_, busy)| *busy).map(|(name, _)| name.clone()).collect();
+        self.outcome(failure, severed, still)
+    }
+
+    fn outcome(self, failure: Option<String>, severed: bool, busy: Vec<String>) -> Outcome {
+        let late = (!busy.is_empty()).then(|| {
+            let names: Vec<_> = busy.iter().map(|name| format!("`{name}`")).collect();
+            format!(
+                "still busy after {:?}: {}; what was not committed is not visible",
+                self.drain_max,
+                names.join(", ")
+            )
+        });
         let failure =
             failure.or(late).or_else(|| severed.then(|| "a stage stopped early, and none said why".to_owned()));
         let account = Account::take(&self.pipeline, &self.stages, failure.is_none());
         let unbalanced = (!account.faults.is_empty()).then(|| "the account does not add up".to_owned());
-        Outcome { failure: failure.or(unbalanced), account }
-    }
-
-    fn still_busy(&self, busy: &[bool]) -> String {
-        let names = self.crew.names.iter().zip(busy).filter(|(_, busy)| **busy).map(|(name, _)| format!("`{name}`"));
-        let names: Vec<_> = names.collect();
-        format!("still busy after {:?}: {}; what was not committed is not visible", self.drain_max, names.join(", "))
+        Outcome { failure: failure.or(unbalanced), account, busy }
     }
 }
