@@ -87,6 +87,8 @@ pub struct SourceMeter {
     pub reconnects: AtomicU64,
     /// Reconnections at which the broker had forgotten the session: payloads may be missing.
     pub gaps: AtomicU64,
+    /// Connections given up on purpose because too many bytes waited for the pipeline; the session keeps the rest.
+    pub backpressure_disconnects: AtomicU64,
     /// Arrival time of the last payload, in microseconds.
     pub last_arrival_micros: AtomicI64,
 }

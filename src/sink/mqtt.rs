@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::DataType;
-use arrow::json::LineDelimitedWriter;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use bytes::Bytes;
 use tokio::runtime::Runtime;
@@ -19,8 +19,9 @@ use crate::flow::message::Epoch;
 use crate::flow::schema::StreamSchema;
 use crate::flow::time::Span;
 use crate::ingest::mqtt::client::{self, Client, Event, Limits, Reason, Requests};
-use crate::ingest::mqtt::settings::Connection;
+use crate::ingest::mqtt::settings::{Connection, sensible};
 use crate::ingest::mqtt::source::back_off;
+use crate::sink::json_rows::JsonRows;
 use crate::sink::{Sink, SinkContext, SinkError, SinkSpec};
 
 /// `type = "mqtt"`.
@@ -35,6 +36,10 @@ const IN_FLIGHT: u16 = 100;
 const MAX_PACKET: u32 = 1 << 20;
 /// Without any progress for so long the call fails, and is tried again.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// A connection that lasted so long was a good one: the pause begins at its shortest again.
+const STEADY_AFTER: Duration = Duration::from_secs(5);
+/// So many keep-alives without a sign of the client, which pings at each, say that it is stuck in a write.
+const SILENT_KEEP_ALIVES: u32 = 3;
 /// How long a goodbye may take.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
 
@@ -50,13 +55,10 @@ fn parse(settings: &mut Settings) -> Option<Box<dyn SinkSpec>> {
     let before = settings.faults_len();
     let connection = Connection::read(settings);
     let topic = settings.required::<Name>("topic");
-    if let Some(Err(why)) = topic.as_ref().map(|topic| parts(&topic.text)) {
-        settings.fault(Fault::new(topic.as_ref()?.at.clone(), format!("`topic`: {why}")));
+    if let Some((topic, Err((within, why)))) = topic.as_ref().map(|topic| (topic, parts(&topic.text))) {
+        settings.fault(topic.fault_within(within, format!("`topic`: {why}")));
     }
-    let qos = settings.or("qos", 1_u64);
-    if qos > 1 {
-        settings.fault(Fault::new(settings.at.clone(), format!("`qos`: expected 0 or 1, got {qos}")));
-    }
+    let qos = sensible(settings, "qos", 1_u16, |qos| (*qos > 1).then(|| format!("expected 0 or 1, got {qos}")));
     let retain = settings.or("retain", false);
     (settings.faults_len() == before).then_some(())?;
     Some(Box::new(MqttSpec { connection: connection?, topic: topic?, qos: u8::from(qos == 1), retain }))
@@ -68,23 +70,28 @@ enum Part<'a> {
     Column(&'a str),
 }
 
-/// The parts of a topic template.
-fn parts(template: &str) -> Result<Vec<Part<'_>>, String> {
+/// The parts of a topic template with their places in it, or what is wrong and where.
+fn parts(template: &str) -> Result<Vec<(Range<usize>, Part<'_>)>, (Range<usize>, String)> {
     let mut parts = Vec::new();
-    let mut rest = template;
-    while let Some(open) = rest.find('{') {
-        let close = rest[open..].find('}').ok_or("a `{` is not closed")? + open;
-        parts.push(Part::Text(&rest[..open]));
-        parts.push(Part::Column(&rest[open + 1..close]));
-        rest = &rest[close + 1..];
+    let mut from = 0;
+    while from < template.len() {
+        let rest = &template[from..];
+        if rest.starts_with('{') {
+            let close = rest.find('}').ok_or_else(|| (from..template.len(), "this `{` is not closed".to_owned()))?;
+            parts.push((from..from + close + 1, Part::Column(&rest[1..close])));
+            from += close + 1;
+        } else {
+            let text = &rest[..rest.find('{').unwrap_or(rest.len())];
+            if let Some((at, letter)) = text.char_indices().find(|(_, letter)| matches!(letter, '+' | '#' | '\0' | '}'))
+            {
+                let what = format!("a topic to publish to has no {letter:?}; columns stand in braces");
+                return Err((from + at..from + at + letter.len_utf8(), what));
+            }
+            parts.push((from..from + text.len(), Part::Text(text)));
+            from += text.len();
+        }
     }
-    parts.push(Part::Text(rest));
-    parts.retain(|part| *part != Part::Text(""));
-    let wild = |part: &Part<'_>| matches!(part, Part::Text(text) if text.contains(['+', '#', '\0', '}']));
-    if parts.is_empty() || parts.iter().any(wild) {
-        return Err("expected a topic without `+` and `#`, with columns in braces".to_owned());
-    }
-    Ok(parts)
+    if parts.is_empty() { Err((0..0, "expected a topic, got an empty one".to_owned())) } else { Ok(parts) }
 }
 
 fn fits(column: &DataType) -> bool {
@@ -94,15 +101,15 @@ fn fits(column: &DataType) -> bool {
 impl SinkSpec for MqttSpec {
     fn check(&self, input: &StreamSchema) -> Vec<Fault> {
         let mut faults = Vec::new();
-        for part in parts(&self.topic.text).unwrap_or_default() {
+        for (within, part) in parts(&self.topic.text).unwrap_or_default() {
             let Part::Column(name) = part else { continue };
+            let fault = |what| self.topic.fault_within(within, what);
             match input.index_of(name) {
-                None => faults.push(
-                    self.topic.fault(format!("`topic`: there is no column `{name}`")).nearest(name, input.names()),
-                ),
+                None => {
+                    faults.push(fault(format!("`topic`: there is no column `{name}`")).nearest(name, input.names()))
+                }
                 Some(index) if !fits(input.columns.field(index).data_type()) => {
-                    let what = format!("`topic`: column `{name}` is no text, whole number or boolean");
-                    faults.push(self.topic.fault(what));
+                    faults.push(fault(format!("`topic`: column `{name}` is no text, whole number or boolean")));
                 }
                 Some(_) => {}
             }
@@ -124,7 +131,8 @@ impl SinkSpec for MqttSpec {
         };
         let id = format!("streamgauge-{}-{}", context.pipeline, context.name);
         let client = client::connect(&self.connection, &id, limits).map_err(SinkError::Fatal)?;
-        let topic = parts(&self.topic.text).map_err(SinkError::Fatal)?.into_iter().map(|part| match part {
+        let parts = parts(&self.topic.text).map_err(|(_, why)| SinkError::Fatal(format!("`topic`: {why}")))?;
+        let topic = parts.into_iter().map(|(_, part)| match part {
             Part::Text(text) => Ok(Piece::Text(text.to_owned())),
             Part::Column(name) => {
                 let gone = || SinkError::Fatal(format!("there is no column `{name}` for `topic`"));
@@ -137,7 +145,8 @@ impl SinkSpec for MqttSpec {
         let requests = client.requests();
         let (sender, events) = unbounded_channel();
         let resume = Arc::new(Notify::new());
-        runtime.spawn(poll(client, sender, resume.clone()));
+        let silence_max = self.connection.keep_alive.duration() * SILENT_KEEP_ALIVES;
+        runtime.spawn(poll(client, sender, resume.clone(), silence_max));
         Ok(Box::new(MqttSink {
             topic: topic.collect::<Result<_, _>>()?,
             qos: self.qos,
@@ -158,19 +167,29 @@ impl SinkSpec for MqttSpec {
 
 /// Does nothing but poll. After a loss it waits until the sink knows of it: only then is it certain that nothing
 /// meant for the old connection gets onto the new one.
-async fn poll(mut client: Box<dyn Client>, events: UnboundedSender<Event>, resume: Arc<Notify>) {
+async fn poll(mut client: Box<dyn Client>, events: UnboundedSender<Event>, resume: Arc<Notify>, silence_max: Duration) {
     let mut failures = 0;
+    let mut connected_at: Option<Instant> = None;
     loop {
-        let event = client.poll().await;
+        // The future is dropped only when the connection is given up as well.
+        let event = tokio::time::timeout(silence_max, client.poll()).await.unwrap_or_else(|_| {
+            Event::Disconnected(Reason::Passing("the broker takes nothing and says nothing".to_owned()))
+        });
         let lost = matches!(event, Event::Disconnected(_));
         let last = matches!(event, Event::Closed);
-        if matches!(event, Event::Connected { .. }) {
-            failures = 0;
+        match event {
+            Event::Connected { .. } => connected_at = Some(Instant::now()),
+            // A broker that hangs up at each row makes no progress, though it lets us in each time.
+            Event::Taken(_, true) => failures = 0,
+            _ => {}
         }
         if !matches!(event, Event::Other) && events.send(event).is_err() || last {
             return;
         }
         if lost {
+            if connected_at.take().is_some_and(|since| since.elapsed() >= STEADY_AFTER) {
+                failures = 0;
+            }
             resume.notified().await;
             client.reset();
             tokio::time::sleep(back_off(failures)).await;
@@ -268,7 +287,7 @@ impl MqttSink {
                     Reason::Passing(why) => Err(SinkError::Retry(format!("lost the broker: {why}"))),
                 };
             }
-            Event::Publish(_) | Event::Subscribed(_) | Event::Closed | Event::Other => {}
+            Event::Publish(_) | Event::Subscribed(_) | Event::Acknowledged | Event::Closed | Event::Other => {}
         }
         Ok(())
     }
@@ -276,13 +295,13 @@ impl MqttSink {
 
 impl Sink for MqttSink {
     fn write(&mut self, batch: &RecordBatch) -> Result<(), SinkError> {
-        let bodies = json(batch)?;
+        let rows = JsonRows::new(batch);
         let options = FormatOptions::default();
         let wrong = |why: arrow::error::ArrowError| SinkError::Fatal(format!("could not make a topic: {why}"));
         let columns = batch.columns().iter().map(|column| ArrayFormatter::try_new(column.as_ref(), &options));
         let columns = columns.collect::<Result<Vec<_>, _>>().map_err(wrong)?;
         let from = self.rows_taken;
-        for (row, body) in bodies.iter().enumerate().skip(from) {
+        for row in from..rows.len() {
             self.drain_to(ROWS_WAITING - 1)?;
             let mut topic = String::new();
             for piece in &self.topic {
@@ -292,7 +311,7 @@ impl Sink for MqttSink {
                     Piece::Column(index) => push_level(&mut topic, &columns[*index].value(row).to_string()),
                 }
             }
-            self.waiting.push_back(Row { number: self.next_number, topic, body: body.clone() });
+            self.waiting.push_back(Row { number: self.next_number, topic, body: rows.row(row).into() });
             self.next_number += 1;
             self.rows_taken = row + 1;
         }
@@ -319,18 +338,6 @@ impl Drop for MqttSink {
     }
 }
 
-/// Each row as a JSON object.
-fn json(batch: &RecordBatch) -> Result<Vec<Bytes>, SinkError> {
-    let wrong = |why: arrow::error::ArrowError| SinkError::Fatal(format!("could not write a row as JSON: {why}"));
-    let mut writer = LineDelimitedWriter::new(Vec::new());
-    writer.write(batch).map_err(wrong)?;
-    writer.finish().map_err(wrong)?;
-    let all = Bytes::from(writer.into_inner());
-    let mut from = 0;
-    let ends = memchr::memchr_iter(b'\n', &all);
-    Ok(ends.map(|end| all.slice(std::mem::replace(&mut from, end + 1)..end)).collect())
-}
-
 /// Appends a value so that it cannot change the structure of the topic: `%` and two digits for what could.
 fn push_level(topic: &mut String, value: &str) {
     for letter in value.chars() {
@@ -355,10 +362,10 @@ mod tests {
 
     #[test]
     fn templates_have_parts() {
-        let expected = [Part::Text("s/"), Part::Column("site"), Part::Text("/x")];
+        let expected = [(0..2, Part::Text("s/")), (2..8, Part::Column("site")), (8..10, Part::Text("/x"))];
         assert_eq!(parts("s/{site}/x").unwrap(), expected);
-        for wrong in ["", "a/#", "a/{b", "+/a", "a}"] {
-            assert!(parts(wrong).is_err(), "{wrong}");
+        for (wrong, within) in [("", 0..0), ("a/#", 2..3), ("a/{b", 2..4), ("+/a", 0..1), ("a}", 1..2)] {
+            assert_eq!(parts(wrong).unwrap_err().0, within, "{wrong}");
         }
     }
 }

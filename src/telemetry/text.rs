@@ -150,6 +150,9 @@ fn source(out: &mut Families, labels: &str, stage: &StageInfo) {
     out.sample(("streamgauge_source_reconnects_total", "counter", help), labels, source.reconnects.load(Relaxed));
     let help = "Reconnections at which the broker had forgotten the session.";
     out.sample(("streamgauge_source_gaps_total", "counter", help), labels, source.gaps.load(Relaxed));
+    let name = "streamgauge_source_backpressure_disconnects_total";
+    let help = "Connections given up because too much waited for the pipeline; the broker keeps it.";
+    out.sample((name, "counter", help), labels, source.backpressure_disconnects.load(Relaxed));
     let last = source.last_arrival_micros.load(Relaxed);
     if let Some(lag) = (last != 0).then(|| seconds_since(last)).flatten() {
         out.sample(("streamgauge_source_lag_seconds", "gauge", "Time since the last payload."), labels, lag);

@@ -20,10 +20,16 @@ impl FakeBroker {
 
     /// Takes a connection, and its CONNECT.
     pub async fn accept(&self) -> Peer {
+        self.accept_with_connect().await.0
+    }
+
+    /// As `accept`; gives the body of the CONNECT too.
+    pub async fn accept_with_connect(&self) -> (Peer, Vec<u8>) {
         let (stream, _) = self.listener.accept().await.unwrap();
         let mut peer = Peer(stream);
-        assert_eq!(peer.read().await.unwrap().0 >> 4, 1, "CONNECT");
-        peer
+        let (first, body) = peer.read().await.unwrap();
+        assert_eq!(first >> 4, 1, "CONNECT");
+        (peer, body)
     }
 }
 

@@ -8,6 +8,10 @@ use std::time::{Duration, Instant};
 
 const PROGRAM: &str = "/usr/sbin/mosquitto";
 
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 pub struct Mosquitto {
     child: Child,
     pub port: u16,
@@ -25,9 +29,9 @@ impl Mosquitto {
             super::skip(&format!("{PROGRAM} is not installed"));
             return None;
         }
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let extra = extra.replace("{dir}", dir.path().to_str().unwrap());
-        let config = format!("listener {port} 127.0.0.1\nmax_queued_messages 0\n{extra}\n");
+        let config = format!("listener {port} 127.0.0.1\nuser root\nmax_queued_messages 0\n{extra}\n");
         std::fs::write(dir.path().join("mosquitto.conf"), config).unwrap();
         let child = Self::spawn(&dir, port);
         Some(Self { child, port, dir })
@@ -50,8 +54,16 @@ impl Mosquitto {
     }
 
     pub fn restart(&mut self) {
+        self.stop();
+        self.start_again();
+    }
+
+    pub fn stop(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    pub fn start_again(&mut self) {
         self.child = Self::spawn(&self.dir, self.port);
     }
 

@@ -1,5 +1,6 @@
 //! rumqttc, versions 5 and 3.1.1, behind traits of our own, so that it can be swapped.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,11 +47,13 @@ pub enum Event {
     Subscribed(Vec<Granted>),
     /// The connection is gone.
     Disconnected(Reason),
+    /// An acknowledgement of ours was written.
+    Acknowledged,
     /// The next publish of ours was written, under this packet id (0 at QoS 0).
     Sent(u16),
     /// The broker took a publish of ours; `false` if it refused it.
     Taken(u16, bool),
-    /// We said goodbye.
+    /// We said goodbye; the client may also say so of itself, without doing it.
     Closed,
     /// Anything else.
     Other,
@@ -135,7 +138,7 @@ pub fn connect(connection: &Connection, default_id: &str, limits: Limits) -> Res
             options.set_credentials(user, password.reveal());
         }
         let (requests, events) = v5::AsyncClient::new(options, capacity);
-        return Ok(Box::new(Five { requests, events, keep_alive }));
+        return Ok(Box::new(Five { requests, events, keep_alive, aliases: HashMap::new() }));
     }
     let mut options = rumqttc::MqttOptions::new(id, host, address.port);
     options.set_transport(transport).set_keep_alive(keep_alive).set_clean_session(limits.clean_start);
@@ -181,6 +184,26 @@ struct Five {
     requests: v5::AsyncClient,
     events: v5::EventLoop,
     keep_alive: Duration,
+    /// Topics by alias, of this connection. We allow none, but some brokers do not ask.
+    aliases: HashMap<u16, Bytes>,
+}
+
+impl Five {
+    /// A payload as it arrived. The client hands it out before it looks its alias up; the topic stays empty where
+    /// the alias is unknown.
+    fn arrived(&mut self, p: v5::mqttbytes::v5::Publish) -> Arrived {
+        let delivery = Delivery { qos: p.qos as u8, retained: p.retain, dup: p.dup, packet_id: p.pkid };
+        let properties = p.properties.unwrap_or_default();
+        let topic = match properties.topic_alias {
+            None => p.topic,
+            Some(alias) if p.topic.is_empty() => self.aliases.get(&alias).cloned().unwrap_or_default(),
+            Some(alias) => {
+                self.aliases.insert(alias, p.topic.clone());
+                p.topic
+            }
+        };
+        Arrived { topic, body: p.payload, delivery, properties: properties.user_properties }
+    }
 }
 
 impl Client for Five {
@@ -188,12 +211,7 @@ impl Client for Five {
         Box::pin(async {
             use v5::mqttbytes::v5::{Packet, SubscribeReasonCode as Code};
             match self.events.poll().await {
-                Ok(v5::Event::Incoming(Packet::Publish(p))) => Event::Publish(Arrived {
-                    topic: p.topic,
-                    body: p.payload,
-                    delivery: Delivery { qos: p.qos as u8, retained: p.retain, dup: p.dup, packet_id: p.pkid },
-                    properties: p.properties.map(|known| known.user_properties).unwrap_or_default(),
-                }),
+                Ok(v5::Event::Incoming(Packet::Publish(p))) => Event::Publish(self.arrived(p)),
                 Ok(v5::Event::Incoming(Packet::ConnAck(ack))) => {
                     // A server keep-alive of 0 makes the client ping without a pause: ours again.
                     if ack.properties.and_then(|known| known.server_keep_alive).is_some_and(|secs| secs < 5) {
@@ -212,6 +230,7 @@ impl Client for Five {
                     use v5::mqttbytes::v5::PubAckReason as Code;
                     Event::Taken(ack.pkid, matches!(ack.reason, Code::Success | Code::NoMatchingSubscribers))
                 }
+                Ok(v5::Event::Outgoing(rumqttc::Outgoing::PubAck(_))) => Event::Acknowledged,
                 Ok(v5::Event::Outgoing(rumqttc::Outgoing::Publish(id))) => Event::Sent(id),
                 Ok(v5::Event::Outgoing(rumqttc::Outgoing::Disconnect)) => Event::Closed,
                 Ok(_) => Event::Other,
@@ -224,6 +243,7 @@ impl Client for Five {
         self.events.clean();
         self.events.state.events.clear();
         self.events.pending.clear();
+        self.aliases.clear();
     }
 
     fn requests(&self) -> Arc<dyn Requests> {
@@ -242,8 +262,8 @@ fn five_reason(error: &v5::ConnectionError) -> Reason {
         Error::MqttState(StateError::ServerDisconnect { reason_code: Code::NotAuthorized, .. }) => {
             refused("NotAuthorized")
         }
-        // Its text is the error's, but rumqttc does not give it as the source.
-        Error::MqttState(StateError::Deserialization(v5::mqttbytes::Error::Io(error))) => lost(error),
+        // It does not name its cause: with TLS 1.3 the broker's view of our certificate comes this way.
+        Error::MqttState(StateError::Deserialization(cause)) => lost(cause),
         other => lost(other),
     }
 }
@@ -299,6 +319,7 @@ impl Client for Four {
                     Event::Subscribed(ack.return_codes.iter().map(granted).collect())
                 }
                 Ok(rumqttc::Event::Incoming(Packet::PubAck(ack))) => Event::Taken(ack.pkid, true),
+                Ok(rumqttc::Event::Outgoing(rumqttc::Outgoing::PubAck(_))) => Event::Acknowledged,
                 Ok(rumqttc::Event::Outgoing(rumqttc::Outgoing::Publish(id))) => Event::Sent(id),
                 Ok(rumqttc::Event::Outgoing(rumqttc::Outgoing::Disconnect)) => Event::Closed,
                 Ok(_) => Event::Other,

@@ -16,7 +16,7 @@ pub mod source;
 pub mod tls;
 
 use client::Limits;
-use settings::Connection;
+use settings::{Connection, sensible};
 
 /// `type = "mqtt"`.
 pub const KIND: Kind<dyn SourceSpec> =
@@ -56,39 +56,27 @@ fn parse(settings: &mut Settings) -> Option<Box<dyn SourceSpec>> {
             Topics::default()
         })
     });
-    let qos = match settings.or("qos", 1_u64) {
-        qos @ 0..=2 => u8::try_from(qos).unwrap_or(1),
-        other => {
-            settings.fault(crate::component::Fault::new(
-                settings.at.clone(),
-                format!("`qos`: expected 0, 1 or 2, got {other}"),
-            ));
-            1
-        }
-    };
+    let qos = sensible(settings, "qos", 1_u16, |qos| (*qos > 2).then(|| format!("expected 0, 1 or 2, got {qos}")));
     let clean_start = settings.or("clean_start", false);
     let session_expiry = settings.or("session_expiry", Span::from_secs(7 * 86_400));
     let shared_group = settings.optional::<Name>("shared_group");
     if let Some(group) = shared_group.as_ref().filter(|g| g.text.is_empty() || g.text.contains(['/', '+', '#'])) {
         settings.fault(group.fault("`shared_group`: expected a name without `/`, `+` and `#`"));
     }
-    let receive_maximum = settings.or("receive_maximum", RECEIVE_MAXIMUM);
-    if receive_maximum == 0 {
-        settings
-            .fault(crate::component::Fault::new(settings.at.clone(), "`receive_maximum`: expected 1 or more, got 0"));
-    }
-    let max_packet = settings.or("max_packet", MAX_PACKET);
-    if !(1024..=256 << 20).contains(&max_packet.0) {
-        let what = format!("`max_packet`: expected 1KiB to 256MiB, got {max_packet}");
-        settings.fault(crate::component::Fault::new(settings.at.clone(), what));
-    }
+    let receive_maximum = sensible(settings, "receive_maximum", RECEIVE_MAXIMUM, |window| {
+        (*window == 0).then(|| "expected 1 or more, got 0".to_owned())
+    });
+    let max_packet = sensible(settings, "max_packet", MAX_PACKET, |size| {
+        let fits = (1024..=256 << 20).contains(&size.0);
+        (!fits).then(|| format!("expected 1KiB to 256MiB, got {size}"))
+    });
     let skip_retained = settings.choice("retained", &[("keep", false), ("skip", true)], false);
     let allow_downgrade = settings.or("allow_downgrade", false);
     (settings.faults_len() == before).then_some(())?;
     Some(Box::new(MqttSpec {
         connection: connection?,
         topics: topics?,
-        qos,
+        qos: u8::try_from(qos).unwrap_or(1),
         clean_start,
         session_expiry,
         shared_group,
@@ -129,7 +117,7 @@ impl SourceSpec for MqttSpec {
     }
 
     fn memory_bytes(&self) -> u64 {
-        QUEUE_BYTES.min(u64::from(self.receive_maximum).saturating_mul(self.max_packet.0))
+        QUEUE_BYTES.min(u64::from(self.receive_maximum).saturating_mul(self.max_packet.0 + source::PAYLOAD_OVERHEAD))
     }
 
     fn open(&self, context: SourceContext) -> BoxFuture<'_, Result<Box<dyn Source>, SourceError>> {

@@ -1,12 +1,47 @@
 //! How to reach a broker, as the pipeline file says it.
 
-use crate::component::{Fault, Name, Secret, Settings};
+use std::ops::Range;
+
+use crate::component::{Fault, Name, Node, Secret, Setting, Settings};
 use crate::flow::time::Span;
 
 /// The shortest keep-alive: the MQTT 5 client takes no shorter one.
 const KEEP_ALIVE_MIN: Span = Span::from_secs(5);
 /// The longest keep-alive: it is sent as 16 bits of seconds.
 const KEEP_ALIVE_MAX: Span = Span::from_secs(65_535);
+
+/// A setting and the place of its value, for settings that must make sense as well.
+#[derive(Clone, Debug)]
+pub struct At<T> {
+    /// The value.
+    pub value: T,
+    /// Where it stands.
+    pub at: Range<usize>,
+}
+
+impl<T: Setting> Setting for At<T> {
+    const EXPECTED: &'static str = T::EXPECTED;
+    fn read(node: &Node) -> Result<Self, Option<String>> {
+        T::read(node).map(|value| Self { value, at: node.at.clone() })
+    }
+}
+
+/// A setting with a default. Where the value makes no sense, says so at its place and gives the default.
+pub fn sensible<T: Setting>(
+    settings: &mut Settings,
+    key: &'static str,
+    default: T,
+    wrong: impl FnOnce(&T) -> Option<String>,
+) -> T {
+    let Some(At { value, at }) = settings.optional::<At<T>>(key) else { return default };
+    match wrong(&value) {
+        None => value,
+        Some(why) => {
+            settings.fault(Fault::new(at, format!("`{key}`: {why}")));
+            default
+        }
+    }
+}
 
 /// What runs below MQTT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,9 +109,14 @@ pub struct Connection {
     pub address: Address,
     /// MQTT 5, else 3.1.1.
     pub v5: bool,
-    /// The name by which the broker knows the session.
+    /// The name by which the broker knows the session; `streamgauge-PIPELINE-COMPONENT` if there is none.
+    ///
+    /// A session that the broker keeps also keeps its filters. What the pipeline file no longer names among
+    /// `topics` goes on arriving (and counts as dead letters where no topic pattern fits), because without stored
+    /// state nobody knows which filters there once were. After taking a topic out, connect once with
+    /// `clean_start = true`, or set another `client_id`; what the old session held back is lost either way.
     pub client_id: Option<String>,
-    /// User and password.
+    /// User and password; an empty password is not sent.
     pub login: Option<(String, Secret)>,
     /// File of certificates to trust instead of the system's.
     pub ca: Option<String>,
@@ -94,27 +134,15 @@ impl Connection {
         let address = settings
             .required::<Name>("url")
             .and_then(|url| Address::read(&url.text).map_err(|why| settings.fault(url.fault(why))).ok());
-        let v5 = match settings.or("protocol", 5_u64) {
-            5 => true,
-            4 => false,
-            other => {
-                let what = format!("`protocol`: expected 5 (MQTT 5) or 4 (MQTT 3.1.1), got {other}");
-                settings.fault(Fault::new(at.clone(), what));
-                true
-            }
-        };
-        let client_id = settings.optional::<String>("client_id");
-        if client_id.as_deref() == Some("") {
-            settings.fault(Fault::new(at.clone(), "`client_id`: expected a name, got an empty one"));
+        let v5 = sensible(settings, "protocol", 5_u64, |version| {
+            let known = matches!(version, 4 | 5);
+            (!known).then(|| format!("expected 5 (MQTT 5) or 4 (MQTT 3.1.1), got {version}"))
+        }) == 5;
+        let client_id = settings.optional::<Name>("client_id");
+        if let Some(empty) = client_id.as_ref().filter(|id| id.text.is_empty()) {
+            settings.fault(empty.fault("`client_id`: expected a name, got an empty one"));
         }
-        let login = match (settings.optional::<String>("username"), settings.optional::<Secret>("password")) {
-            (Some(user), Some(password)) => Some((user, password)),
-            (None, None) => None,
-            _ => {
-                settings.fault(Fault::new(at.clone(), "`username` and `password` go together: one is missing"));
-                None
-            }
-        };
+        let login = login(settings);
         let ca = settings.optional::<String>("ca");
         let identity = match (settings.optional::<String>("cert"), settings.optional::<String>("key")) {
             (Some(cert), Some(key)) => Some((cert, key)),
@@ -128,18 +156,38 @@ impl Connection {
             let what = "`ca`, `cert` and `key` are for TLS: the url must begin with mqtts:// or wss://";
             settings.fault(Fault::new(at.clone(), what));
         }
-        let keep_alive = settings.or("keep_alive", Span::from_secs(30));
-        if !(KEEP_ALIVE_MIN..=KEEP_ALIVE_MAX).contains(&keep_alive) {
-            let what = format!("`keep_alive`: expected {KEEP_ALIVE_MIN} to {KEEP_ALIVE_MAX}, got {keep_alive}");
-            settings.fault(Fault::new(at, what));
-        }
+        let keep_alive = sensible(settings, "keep_alive", Span::from_secs(30), |span| {
+            let fits = (KEEP_ALIVE_MIN..=KEEP_ALIVE_MAX).contains(span);
+            (!fits).then(|| format!("expected {KEEP_ALIVE_MIN} to {KEEP_ALIVE_MAX}, got {span}"))
+        });
         (settings.faults_len() == before).then_some(())?;
+        let client_id = client_id.map(|id| id.text);
         Some(Self { address: address?, v5, client_id, login, ca, identity, keep_alive })
     }
 
     /// One line, without secrets.
     pub fn describe(&self) -> String {
         format!("{} ({})", self.address.url, if self.v5 { "MQTT 5" } else { "MQTT 3.1.1" })
+    }
+}
+
+/// `username`, with or without `password`.
+fn login(settings: &mut Settings) -> Option<(String, Secret)> {
+    let named = settings.has("username");
+    let user = settings.optional::<Name>("username");
+    let password = settings.optional::<At<Secret>>("password");
+    match (user, password) {
+        (Some(user), _) if user.text.is_empty() => {
+            settings.fault(user.fault("`username`: expected a name, got an empty one"));
+            None
+        }
+        (Some(user), Some(password)) => Some((user.text, password.value)),
+        (Some(user), None) => Some((user.text, Secret::new(""))),
+        (None, Some(password)) if !named => {
+            settings.fault(Fault::new(password.at, "`password` needs a `username`, which is missing"));
+            None
+        }
+        (None, _) => None,
     }
 }
 

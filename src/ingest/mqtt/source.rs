@@ -21,8 +21,10 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 /// So many takeovers of the session within [`TAKEOVERS_WITHIN`] say that two clients have the same id.
 const TAKEOVERS_MAX: usize = 3;
 const TAKEOVERS_WITHIN: Duration = Duration::from_secs(60);
+/// A connection that lasted so long was a good one: the pause begins at its shortest again.
+const STEADY_AFTER: Duration = Duration::from_secs(5);
 /// What a waiting payload costs beside its bytes.
-const PAYLOAD_OVERHEAD: u64 = 128;
+pub(super) const PAYLOAD_OVERHEAD: u64 = 128;
 /// How soon acknowledgements are tried again for which there was no room.
 const ACK_RETRY: Duration = Duration::from_millis(10);
 /// How long a goodbye may take.
@@ -66,6 +68,8 @@ struct Shared {
     queue: VecDeque<Waiting>,
     queue_bytes: u64,
     failed: Option<String>,
+    /// We have asked for a goodbye.
+    closing: bool,
 }
 
 struct Bridge {
@@ -107,6 +111,7 @@ impl MqttSource {
             bridge: bridge.clone(),
             epoch: 0,
             connected_before: false,
+            connected_at: None,
             failures: 0,
             takeovers: VecDeque::new(),
         };
@@ -196,6 +201,7 @@ impl Source for MqttSource {
     fn close(&mut self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             let until = tokio::time::Instant::now() + CLOSE_MAX;
+            self.bridge.lock().closing = true;
             self.send_acks();
             while !self.unsent.is_empty() && tokio::time::Instant::now() < until {
                 tokio::time::sleep(ACK_RETRY).await;
@@ -239,12 +245,16 @@ struct Poller {
     /// As in [`Shared`]; only this task changes it.
     epoch: u64,
     connected_before: bool,
+    /// When the present connection was made.
+    connected_at: Option<Instant>,
+    /// Since the last good connection.
     failures: u32,
     takeovers: VecDeque<Instant>,
 }
 
 impl Poller {
     async fn run(mut self) {
+        let mut goodbye = false;
         loop {
             // The future is dropped only when the connection is given up as well.
             let polled = tokio::time::timeout(self.wanted.silence_max, self.client.poll()).await;
@@ -255,13 +265,24 @@ impl Poller {
                 Event::Publish(payload) => self.arrived(payload),
                 Event::Subscribed(granted) => self.subscribed(&granted),
                 Event::Disconnected(reason) => Err(reason),
-                Event::Closed => {
+                Event::Closed if self.bridge.lock().closing => {
+                    // Only the broker hangs up: if we did while it still sends, the reset that follows would make
+                    // it throw away the acknowledgements that it has not read yet.
+                    goodbye = true;
                     self.context.meter.connected.store(0, Relaxed);
-                    return;
+                    Ok(())
                 }
-                Event::Other | Event::Sent(_) | Event::Taken(..) => Ok(()),
+                // What the broker repeats for ever is never acknowledged: only this is progress.
+                Event::Acknowledged => {
+                    self.failures = 0;
+                    Ok(())
+                }
+                Event::Other | Event::Closed | Event::Sent(_) | Event::Taken(..) => Ok(()),
             };
             let Err(reason) = reason else { continue };
+            if goodbye {
+                return;
+            }
             self.disconnected();
             match self.judge(reason) {
                 Ok(pause) => tokio::time::sleep(pause).await,
@@ -287,7 +308,7 @@ impl Poller {
         // each subscription makes the broker send its retained payloads again.
         let subscribed = session_present && self.connected_before;
         self.connected_before = true;
-        self.failures = 0;
+        self.connected_at = Some(Instant::now());
         // Without the subscription nothing can be heard yet.
         meter.connected.store(u64::from(subscribed), Relaxed);
         if subscribed || self.requests.subscribe(&self.wanted.filters, self.wanted.qos) {
@@ -321,8 +342,10 @@ impl Poller {
         let arrival = self.context.clock.now();
         let skipped = self.wanted.skip_retained && payload.delivery.retained;
         let mut shared = self.bridge.lock();
-        let full = shared.queue_bytes + cost(&payload) > self.wanted.queue_bytes;
+        // One payload there is always room for, or it would never get through.
+        let full = !shared.queue.is_empty() && shared.queue_bytes + cost(&payload) > self.wanted.queue_bytes;
         if full && payload.delivery.qos > 0 {
+            meter.backpressure_disconnects.fetch_add(1, Relaxed);
             return Err(Reason::Passing("too many bytes wait for the pipeline; the broker keeps the rest".to_owned()));
         }
         if full {
@@ -340,6 +363,9 @@ impl Poller {
     /// Voids everything of the connection that the broker will send again.
     fn disconnected(&mut self) {
         self.context.meter.connected.store(0, Relaxed);
+        if self.connected_at.take().is_some_and(|since| since.elapsed() >= STEADY_AFTER) {
+            self.failures = 0;
+        }
         self.epoch += 1;
         let mut shared = self.bridge.lock();
         shared.epoch = self.epoch;
