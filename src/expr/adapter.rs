@@ -6,32 +6,42 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, new_empty_array};
+use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field};
 use arrow::error::ArrowError;
-use datafusion_common::Result;
+use datafusion_common::{DataFusionError, Result};
 use datafusion_expr::{EmitTo, GroupsAccumulator};
 use datafusion_physical_expr::GroupsAccumulatorAdapter;
 use datafusion_physical_expr::aggregate::AggregateFunctionExpr;
 
-use crate::expr::planner::arrow_error;
+use crate::expr::planner::{arrow_error, plain_type};
 use crate::operator::aggregate::{Aggregate, AggregateFactory, GroupId};
 
 /// What makes accumulators of one call.
 pub(crate) struct Adapter {
-    call: Arc<AggregateFunctionExpr>,
+    call: Call,
     partial: Vec<Field>,
 }
 
 impl Adapter {
-    pub(crate) fn new(call: Arc<AggregateFunctionExpr>) -> Result<Self> {
-        let partial = call.state_fields()?.iter().map(|field| Field::clone(field)).collect();
+    /// Of a call, and what it was read from.
+    pub(crate) fn new(text: &Arc<str>, function: Arc<AggregateFunctionExpr>) -> Result<Self> {
+        let output = plain_type(function.field().data_type())?;
+        let partial = function.state_fields()?.iter().map(|field| Field::clone(field)).collect();
+        let call = Call { text: text.clone(), function, output };
+        // Some constants, such as a percentile of 2, are looked at only here.
+        let mut accumulator = call.accumulator()?;
+        accumulator.state(EmitTo::All)?;
+        if !call.function.groups_accumulator_supported() {
+            call.function.create_accumulator()?;
+        }
         Ok(Self { call, partial })
     }
 }
 
 impl AggregateFactory for Adapter {
     fn output(&self) -> DataType {
-        self.call.field().data_type().clone()
+        self.call.output.clone()
     }
 
     fn partial(&self) -> Vec<Field> {
@@ -39,22 +49,37 @@ impl AggregateFactory for Adapter {
     }
 
     fn create(&self) -> std::result::Result<Box<dyn Aggregate>, ArrowError> {
-        let adapted =
-            Adapted { accumulator: create(&self.call)?, call: self.call.clone(), indices: Vec::new(), groups: 0 };
-        Ok(Box::new(adapted))
+        let accumulator = self.call.accumulator().map_err(|error| self.call.error(&error))?;
+        Ok(Box::new(Adapted { accumulator, call: self.call.clone(), indices: Vec::new(), groups: 0 }))
     }
 }
 
-fn create(call: &Arc<AggregateFunctionExpr>) -> std::result::Result<Box<dyn GroupsAccumulator>, ArrowError> {
-    if call.groups_accumulator_supported() {
-        return call.create_groups_accumulator().map_err(arrow_error);
+/// A function over its arguments.
+#[derive(Clone)]
+struct Call {
+    /// What it was read from, for messages.
+    text: Arc<str>,
+    function: Arc<AggregateFunctionExpr>,
+    /// The type that the results have in a column.
+    output: DataType,
+}
+
+impl Call {
+    fn accumulator(&self) -> Result<Box<dyn GroupsAccumulator>> {
+        if self.function.groups_accumulator_supported() {
+            return self.function.create_groups_accumulator();
+        }
+        let function = self.function.clone();
+        Ok(Box::new(GroupsAccumulatorAdapter::new(move || function.create_accumulator())))
     }
-    let call = call.clone();
-    Ok(Box::new(GroupsAccumulatorAdapter::new(move || call.create_accumulator())))
+
+    fn error(&self, error: &DataFusionError) -> ArrowError {
+        arrow_error(&self.text, error)
+    }
 }
 
 struct Adapted {
-    call: Arc<AggregateFunctionExpr>,
+    call: Call,
     accumulator: Box<dyn GroupsAccumulator>,
     /// Group ids as DataFusion wants them.
     indices: Vec<usize>,
@@ -72,23 +97,39 @@ impl Adapted {
     /// Tells the accumulator of groups that have had no row.
     fn grow(&mut self, groups_len: usize) -> Result<()> {
         if self.groups < groups_len {
-            let none: Vec<ArrayRef> =
-                self.call.state_fields()?.iter().map(|field| new_empty_array(field.data_type())).collect();
+            let fields = self.call.function.state_fields()?;
+            let none: Vec<ArrayRef> = fields.iter().map(|field| new_empty_array(field.data_type())).collect();
             self.accumulator.merge_batch(&none, &[], groups_len)?;
             self.groups = groups_len;
         }
         Ok(())
     }
 
-    /// Takes the state out, and puts it back into a fresh accumulator.
-    fn state(&mut self, groups_len: usize) -> std::result::Result<Vec<ArrayRef>, ArrowError> {
-        self.grow(groups_len).map_err(arrow_error)?;
-        let state = self.accumulator.state(EmitTo::All).map_err(arrow_error)?;
-        self.accumulator = create(&self.call)?;
+    /// Takes the state out, and puts it back.
+    fn state(&mut self, groups_len: usize) -> Result<Vec<ArrayRef>> {
+        self.grow(groups_len)?;
+        let state = self.accumulator.state(EmitTo::All)?;
+        self.put_back(&state)?;
+        Ok(state)
+    }
+
+    /// Folds a state of all groups into a fresh accumulator.
+    fn put_back(&mut self, state: &[ArrayRef]) -> Result<()> {
+        self.accumulator = self.call.accumulator()?;
         self.indices.clear();
         self.indices.extend(0..self.groups);
-        self.accumulator.merge_batch(&state, &self.indices, self.groups).map_err(arrow_error)?;
-        Ok(state)
+        self.accumulator.merge_batch(state, &self.indices, self.groups)
+    }
+
+    /// The results of all groups.
+    fn results(&mut self, groups_len: usize) -> Result<ArrayRef> {
+        let state = self.state(groups_len)?;
+        let results = self.accumulator.evaluate(EmitTo::All)?;
+        self.put_back(&state)?;
+        if *results.data_type() == self.call.output {
+            return Ok(results);
+        }
+        Ok(cast_with_options(&results, &self.call.output, &CastOptions { safe: false, ..CastOptions::default() })?)
     }
 }
 
@@ -102,7 +143,8 @@ impl Aggregate for Adapted {
         _: &[i64],
     ) -> std::result::Result<(), ArrowError> {
         self.index(groups, groups_len);
-        self.accumulator.update_batch(args, &self.indices, keep, self.groups).map_err(arrow_error)
+        let updated = self.accumulator.update_batch(args, &self.indices, keep, self.groups);
+        updated.map_err(|error| self.call.error(&error))
     }
 
     fn merge(
@@ -112,21 +154,17 @@ impl Aggregate for Adapted {
         partial: &[ArrayRef],
     ) -> std::result::Result<(), ArrowError> {
         self.index(groups, groups_len);
-        self.accumulator.merge_batch(partial, &self.indices, self.groups).map_err(arrow_error)
+        let merged = self.accumulator.merge_batch(partial, &self.indices, self.groups);
+        merged.map_err(|error| self.call.error(&error))
     }
 
     fn partial(&mut self, groups_len: usize) -> std::result::Result<Vec<ArrayRef>, ArrowError> {
-        let state = self.state(groups_len)?;
+        let state = self.state(groups_len).map_err(|error| self.call.error(&error))?;
         Ok(state.into_iter().map(|column| column.slice(0, groups_len)).collect())
     }
 
     fn finish(&mut self, groups_len: usize) -> std::result::Result<ArrayRef, ArrowError> {
-        let state = self.state(groups_len)?;
-        let result = self.accumulator.evaluate(EmitTo::All).map_err(arrow_error)?;
-        self.accumulator = create(&self.call)?;
-        self.indices.clear();
-        self.indices.extend(0..self.groups);
-        self.accumulator.merge_batch(&state, &self.indices, self.groups).map_err(arrow_error)?;
-        Ok(result.slice(0, groups_len))
+        let results = self.results(groups_len).map_err(|error| self.call.error(&error))?;
+        Ok(results.slice(0, groups_len))
     }
 }

@@ -6,7 +6,6 @@ use arrow::datatypes::{DataType, Schema};
 use datafusion_common::{Result, plan_err};
 use datafusion_expr::Expr;
 use datafusion_expr::execution_props::ExecutionProps;
-use datafusion_expr::expr::AggregateFunction;
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion_physical_expr::aggregate::LoweredAggregateBuilder;
 
@@ -14,8 +13,9 @@ use crate::component::{Fault, Name};
 use crate::expr::adapter::Adapter;
 use crate::expr::fault::fault;
 use crate::expr::functions::is_ours;
-use crate::expr::planner::Planner;
-use crate::expr::scalar::Scalar;
+use crate::expr::planner::{Planner, with_room};
+use crate::expr::scalar::{Scalar, refuse};
+use crate::expr::words;
 use crate::operator::aggregate::AggregateFactory;
 
 /// `function(args) FILTER (WHERE filter)`, as a pipeline file writes it.
@@ -37,47 +37,77 @@ pub struct AggregateCall {
 
 /// Reads an aggregate call over the columns of `schema`.
 pub fn aggregate(text: &Name, schema: &Schema) -> std::result::Result<AggregateCall, Fault> {
-    read(text, schema).map_err(|error| fault(text, schema, &error))
+    words::check(text)?;
+    with_room(|| read(&text.text, schema)).map_err(|error| fault(text, schema, &error))
 }
 
-fn read(text: &Name, schema: &Schema) -> Result<AggregateCall> {
+fn read(text: &str, schema: &Schema) -> Result<AggregateCall> {
     let planner = Planner::new(schema)?;
     // `count(*)` is planned under an alias.
-    let expr = planner.plan(&text.text)?.unalias();
+    let expr = planner.plan(text)?.unalias();
     let Expr::AggregateFunction(call) = &expr else {
         return plan_err!(
             "expected one aggregate function, such as `sum(x)`; what is computed from several belongs into a `derive` after the window"
         );
     };
+    let params = &call.params;
+    let sorted_by = params.order_by.iter().map(|sort| &sort.expr);
+    for part in params.args.iter().chain(params.filter.as_deref()).chain(sorted_by) {
+        refuse(text, part, "it cannot stand within another aggregate")?;
+    }
+    let reader = Reader { text: text.into(), planner, schema };
     let function = call.func.name().to_lowercase();
-    let special = call.params.distinct || !call.params.order_by.is_empty() || call.params.null_treatment.is_some();
-    let filter = call.params.filter.as_deref().cloned();
-    let filter = filter.map(|filter| Scalar::of(planner.lower(filter)?, schema)).transpose()?;
+    let special = params.distinct || !params.order_by.is_empty() || params.null_treatment.is_some();
+    let filter = params.filter.as_deref().map(|filter| reader.filter(filter)).transpose()?;
     if is_ours(&function) {
         if special {
             return plan_err!("`{function}` takes neither DISTINCT nor ORDER BY");
         }
-        let args = lower(&planner, call, schema)?;
+        let args = params.args.iter().map(|arg| reader.scalar(arg)).collect::<Result<_>>()?;
         return Ok(AggregateCall { function, args, filter, special, adapter: None, output: None });
     }
     // `count(*)` is planned as the count of a constant.
     let whole_rows =
-        function == "count" && !special && matches!(&*call.params.args, [Expr::Literal(value, _)] if !value.is_null());
-    let props = ExecutionProps::new();
-    let context = PhysicalPlanningContext::default();
-    let lowered = LoweredAggregateBuilder::new(&expr, planner.schema(), schema, &props, &context).build()?;
-    let output = lowered.aggregate.field().data_type().clone();
-    let args = if whole_rows {
-        Vec::new()
-    } else {
-        let sorted_by = lowered.order_bys.iter().map(|sort| sort.expr.clone());
-        let all = lowered.aggregate.expressions().into_iter().chain(sorted_by);
-        all.map(|arg| Scalar::of(arg, schema)).collect::<Result<_>>()?
-    };
-    let adapter = Adapter::new(lowered.aggregate)?;
-    Ok(AggregateCall { function, args, filter, special, adapter: Some(Arc::new(adapter)), output: Some(output) })
+        function == "count" && !special && matches!(&*params.args, [Expr::Literal(value, _)] if !value.is_null());
+    let (mut args, adapter) = reader.lower(&expr)?;
+    if whole_rows {
+        args.clear();
+    }
+    let output = Some(adapter.output());
+    Ok(AggregateCall { function, args, filter, special, adapter: Some(Arc::new(adapter)), output })
 }
 
-fn lower(planner: &Planner, call: &AggregateFunction, schema: &Schema) -> Result<Vec<Scalar>> {
-    call.params.args.iter().map(|arg| Scalar::of(planner.lower(arg.clone())?, schema)).collect()
+/// Reads the parts of one call.
+struct Reader<'a> {
+    text: Arc<str>,
+    planner: Planner,
+    schema: &'a Schema,
+}
+
+impl Reader<'_> {
+    fn scalar(&self, expr: &Expr) -> Result<Scalar> {
+        Scalar::of(&self.text, self.planner.lower(expr.clone())?, self.schema)
+    }
+
+    fn filter(&self, expr: &Expr) -> Result<Scalar> {
+        let filter = self.scalar(expr)?;
+        if filter.data_type != DataType::Boolean {
+            return plan_err!(
+                "`FILTER`: expected a condition that is true or false, got values of type {}",
+                filter.data_type
+            );
+        }
+        Ok(filter)
+    }
+
+    /// The arguments, what is sorted by after them, and the function by DataFusion.
+    fn lower(&self, expr: &Expr) -> Result<(Vec<Scalar>, Adapter)> {
+        let (props, context) = (ExecutionProps::new(), PhysicalPlanningContext::default());
+        let builder = LoweredAggregateBuilder::new(expr, self.planner.schema(), self.schema, &props, &context);
+        let lowered = builder.build()?;
+        let sorted_by = lowered.order_bys.iter().map(|sort| sort.expr.clone());
+        let all = lowered.aggregate.expressions().into_iter().chain(sorted_by);
+        let args = all.map(|arg| Scalar::of(&self.text, arg, self.schema)).collect::<Result<_>>()?;
+        Ok((args, Adapter::new(&self.text, lowered.aggregate)?))
+    }
 }

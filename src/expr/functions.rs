@@ -26,8 +26,17 @@ pub(crate) static AGGREGATES: LazyLock<HashMap<String, Arc<AggregateUDF>>> = Laz
     let ours = OURS.map(|(name, args)| {
         Arc::new(AggregateUDF::from(Ours { name, signature: Signature::any(args, Volatility::Immutable) }))
     });
-    datafusion_functions_aggregate::all_default_aggregate_functions().into_iter().chain(ours).flat_map(named).collect()
+    let theirs = datafusion_functions_aggregate::all_default_aggregate_functions().into_iter();
+    theirs.filter(|function| function.name() != GROUPING_SETS_ONLY).chain(ours).flat_map(named).collect()
 });
+
+/// Says which of several GROUP BYs a row is of: there is one here.
+const GROUPING_SETS_ONLY: &str = "grouping";
+
+/// Whether the same arguments always give the same value: neither clock nor dice.
+pub(crate) fn is_deterministic(function: &ScalarUDF) -> bool {
+    function.signature().volatility == Volatility::Immutable
+}
 
 /// The functions that DataFusion does not have, and how many arguments they take.
 const OURS: [(&str, usize); 3] = [("quantile", 2), ("first", 1), ("last", 1)];
@@ -37,13 +46,14 @@ pub(crate) fn is_ours(name: &str) -> bool {
     OURS.iter().any(|(ours, _)| *ours == name)
 }
 
-/// The names of all `(scalar, aggregate)` functions, sorted.
+/// The names of all `(scalar, aggregate)` functions that can be called, sorted.
 pub fn function_names() -> (Vec<String>, Vec<String>) {
     let sorted = |mut names: Vec<String>| {
         names.sort_unstable();
         names
     };
-    (sorted(SCALARS.keys().cloned().collect()), sorted(AGGREGATES.keys().cloned().collect()))
+    let scalars = SCALARS.iter().filter(|(_, function)| is_deterministic(function)).map(|(name, _)| name.clone());
+    (sorted(scalars.collect()), sorted(AGGREGATES.keys().cloned().collect()))
 }
 
 /// A function of ours, so that SQL can be planned; it is computed by its kernel.

@@ -8,6 +8,7 @@ mod fault;
 mod functions;
 mod planner;
 mod scalar;
+mod words;
 
 pub use aggregate::{AggregateCall, aggregate};
 pub use functions::function_names;
