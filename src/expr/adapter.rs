@@ -24,14 +24,13 @@ pub(crate) struct Adapter {
 }
 
 impl Adapter {
-    /// Of a call, and what it was read from.
-    pub(crate) fn new(text: &Arc<str>, function: Arc<AggregateFunctionExpr>) -> Result<Self> {
+    /// Of a call over arguments of these types, and what it was read from.
+    pub(crate) fn new(text: &Arc<str>, function: Arc<AggregateFunctionExpr>, args: Vec<DataType>) -> Result<Self> {
         let output = plain_type(function.field().data_type())?;
         let partial = function.state_fields()?.iter().map(|field| Field::clone(field)).collect();
-        let call = Call { text: text.clone(), function, output };
+        let call = Call { text: text.clone(), function, args, output };
         // Some constants, such as a percentile of 2, are looked at only here.
-        let mut accumulator = call.accumulator()?;
-        accumulator.state(EmitTo::All)?;
+        call.accumulator()?;
         if !call.function.groups_accumulator_supported() {
             call.function.create_accumulator()?;
         }
@@ -60,6 +59,7 @@ struct Call {
     /// What it was read from, for messages.
     text: Arc<str>,
     function: Arc<AggregateFunctionExpr>,
+    args: Vec<DataType>,
     /// The type that the results have in a column.
     output: DataType,
 }
@@ -67,10 +67,20 @@ struct Call {
 impl Call {
     fn accumulator(&self) -> Result<Box<dyn GroupsAccumulator>> {
         if self.function.groups_accumulator_supported() {
-            return self.function.create_groups_accumulator();
+            let mut accumulator = self.function.create_groups_accumulator()?;
+            // Without a filter and nulls, accumulators take every group for seen: in DataFusion a group begins with a
+            // row. Here it need not. What has met a filter once keeps book.
+            let none: Vec<ArrayRef> = self.args.iter().map(new_empty_array).collect();
+            accumulator.update_batch(&none, &[], Some(&BooleanArray::from(Vec::<bool>::new())), 0)?;
+            return Ok(accumulator);
         }
         let function = self.function.clone();
         Ok(Box::new(GroupsAccumulatorAdapter::new(move || function.create_accumulator())))
+    }
+
+    /// The state of no group.
+    fn no_state(&self) -> Result<Vec<ArrayRef>> {
+        Ok(self.function.state_fields()?.iter().map(|field| new_empty_array(field.data_type())).collect())
     }
 
     fn error(&self, error: &DataFusionError) -> ArrowError {
@@ -97,8 +107,7 @@ impl Adapted {
     /// Tells the accumulator of groups that have had no row.
     fn grow(&mut self, groups_len: usize) -> Result<()> {
         if self.groups < groups_len {
-            let fields = self.call.function.state_fields()?;
-            let none: Vec<ArrayRef> = fields.iter().map(|field| new_empty_array(field.data_type())).collect();
+            let none = self.call.no_state()?;
             self.accumulator.merge_batch(&none, &[], groups_len)?;
             self.groups = groups_len;
         }
@@ -108,6 +117,9 @@ impl Adapted {
     /// Takes the state out, and puts it back.
     fn state(&mut self, groups_len: usize) -> Result<Vec<ArrayRef>> {
         self.grow(groups_len)?;
+        if self.groups == 0 {
+            return self.call.no_state();
+        }
         let state = self.accumulator.state(EmitTo::All)?;
         self.put_back(&state)?;
         Ok(state)
@@ -124,6 +136,9 @@ impl Adapted {
     /// The results of all groups.
     fn results(&mut self, groups_len: usize) -> Result<ArrayRef> {
         let state = self.state(groups_len)?;
+        if self.groups == 0 {
+            return Ok(new_empty_array(&self.call.output));
+        }
         let results = self.accumulator.evaluate(EmitTo::All)?;
         self.put_back(&state)?;
         if *results.data_type() == self.call.output {

@@ -6,6 +6,7 @@ use arrow::datatypes::{DataType, Schema};
 use datafusion_common::{Result, plan_err};
 use datafusion_expr::Expr;
 use datafusion_expr::execution_props::ExecutionProps;
+use datafusion_expr::expr::AggregateFunction;
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion_physical_expr::aggregate::LoweredAggregateBuilder;
 
@@ -35,6 +36,9 @@ pub struct AggregateCall {
     pub output: Option<DataType>,
 }
 
+/// Does not sort by its ORDER BY but relies on sorted input, which a stream is not.
+const SORTED_INPUT_ONLY: &str = "nth_value";
+
 /// Reads an aggregate call over the columns of `schema`.
 pub fn aggregate(text: &Name, schema: &Schema) -> std::result::Result<AggregateCall, Fault> {
     words::check(text)?;
@@ -58,7 +62,7 @@ fn read(text: &str, schema: &Schema) -> Result<AggregateCall> {
     let reader = Reader { text: text.into(), planner, schema };
     let function = call.func.name().to_lowercase();
     let special = params.distinct || !params.order_by.is_empty() || params.null_treatment.is_some();
-    let filter = params.filter.as_deref().map(|filter| reader.filter(filter)).transpose()?;
+    let filter = params.filter.as_deref().map(|filter| reader.scalar(filter)).transpose()?;
     if is_ours(&function) {
         if special {
             return plan_err!("`{function}` takes neither DISTINCT nor ORDER BY");
@@ -66,10 +70,13 @@ fn read(text: &str, schema: &Schema) -> Result<AggregateCall> {
         let args = params.args.iter().map(|arg| reader.scalar(arg)).collect::<Result<_>>()?;
         return Ok(AggregateCall { function, args, filter, special, adapter: None, output: None });
     }
+    if function == SORTED_INPUT_ONLY && !params.order_by.is_empty() {
+        return plan_err!("`{function}` with ORDER BY needs rows that come in order; use first_value or last_value");
+    }
     // `count(*)` is planned as the count of a constant.
     let whole_rows =
         function == "count" && !special && matches!(&*params.args, [Expr::Literal(value, _)] if !value.is_null());
-    let (mut args, adapter) = reader.lower(&expr)?;
+    let (mut args, adapter) = reader.lower(call)?;
     if whole_rows {
         args.clear();
     }
@@ -89,25 +96,18 @@ impl Reader<'_> {
         Scalar::of(&self.text, self.planner.lower(expr.clone())?, self.schema)
     }
 
-    fn filter(&self, expr: &Expr) -> Result<Scalar> {
-        let filter = self.scalar(expr)?;
-        if filter.data_type != DataType::Boolean {
-            return plan_err!(
-                "`FILTER`: expected a condition that is true or false, got values of type {}",
-                filter.data_type
-            );
-        }
-        Ok(filter)
-    }
-
     /// The arguments, what is sorted by after them, and the function by DataFusion.
-    fn lower(&self, expr: &Expr) -> Result<(Vec<Scalar>, Adapter)> {
+    fn lower(&self, call: &AggregateFunction) -> Result<(Vec<Scalar>, Adapter)> {
+        let mut call = call.clone();
+        call.params.args = call.params.args.into_iter().map(|arg| self.planner.fold(arg)).collect::<Result<_>>()?;
+        let expr = &Expr::AggregateFunction(call);
         let (props, context) = (ExecutionProps::new(), PhysicalPlanningContext::default());
         let builder = LoweredAggregateBuilder::new(expr, self.planner.schema(), self.schema, &props, &context);
         let lowered = builder.build()?;
         let sorted_by = lowered.order_bys.iter().map(|sort| sort.expr.clone());
         let all = lowered.aggregate.expressions().into_iter().chain(sorted_by);
-        let args = all.map(|arg| Scalar::of(&self.text, arg, self.schema)).collect::<Result<_>>()?;
-        Ok((args, Adapter::new(&self.text, lowered.aggregate)?))
+        let args = all.map(|arg| Scalar::of(&self.text, arg, self.schema)).collect::<Result<Vec<_>>>()?;
+        let types = args.iter().map(|arg| arg.data_type.clone()).collect();
+        Ok((args, Adapter::new(&self.text, lowered.aggregate, types)?))
     }
 }

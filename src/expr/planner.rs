@@ -84,6 +84,9 @@ impl Planner {
         };
         let call = |part: Expr| match part {
             Expr::AggregateFunction(mut call) => {
+                if let Some(filter) = &call.params.filter {
+                    self.expect_condition(filter)?;
+                }
                 call.params.args = call.params.args.into_iter().map(plain).collect::<Result<_>>()?;
                 Ok(Transformed::yes(Expr::AggregateFunction(call)))
             }
@@ -92,11 +95,29 @@ impl Planner {
         expr.transform_up(call).map(|transformed| transformed.data)
     }
 
+    /// A FILTER of another type would be cast.
+    fn expect_condition(&self, filter: &Expr) -> Result<()> {
+        match self.simplifier.coerce(filter.clone(), &self.schema)?.get_type(&self.schema)? {
+            DataType::Boolean | DataType::Null => Ok(()),
+            other => plan_err!("`FILTER`: expected a condition that is true or false, got values of type {other}"),
+        }
+    }
+
     /// What runs, constants folded.
     pub(crate) fn lower(&self, expr: Expr) -> Result<Arc<dyn PhysicalExpr>> {
+        checked(self.physical(&self.fold(expr)?)?)
+    }
+
+    /// With constants folded, and what DataFusion computes only in another form in that form.
+    pub(crate) fn fold(&self, expr: Expr) -> Result<Expr> {
         // Folding would hide an overflow.
-        checked(self.physical(&expr)?)?;
-        checked(self.physical(&self.simplifier.simplify(expr)?)?)
+        let simple = self.simplifier.simplify(expr.clone())?;
+        checked(self.physical(&expr)?).or_else(|error| match error.find_root() {
+            // `arrow_cast` and its like run only once they are simplified.
+            DataFusionError::Internal(_) => self.physical(&simple),
+            _ => Err(error),
+        })?;
+        Ok(simple)
     }
 
     fn physical(&self, expr: &Expr) -> Result<Arc<dyn PhysicalExpr>> {
