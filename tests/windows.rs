@@ -45,6 +45,8 @@ struct Case {
     late: Late,
     lateness: i64,
     disorder: i64,
+    /// How far clocks of groups may stay behind the stream's.
+    idle_minutes: i64,
     /// Two key columns instead of one of text.
     wide_keys: bool,
 }
@@ -97,6 +99,7 @@ fn setup(case: Case) -> Setup {
             Kind::Session { gap } => Shape::Session { gap },
         },
         clock: case.clock,
+        group_idle_after: Span::from_secs(case.idle_minutes * 60),
         allowed_lateness: Span::from_micros(case.lateness),
         late: case.late,
         groups_max: 1_000,
@@ -232,7 +235,7 @@ impl Oracle {
 
 const DEVICES: [Option<u8>; 4] = [None, Some(0), Some(1), Some(2)];
 
-/// The oracle over batches of rows; on the stream's clock a watermark follows each batch.
+/// The oracle over batches of rows; a watermark of the stream follows each batch.
 fn oracle(case: Case, rows: &[Row], cuts: &[usize]) -> Oracle {
     let mut oracle = Oracle::new(case);
     let mut seen = i64::MIN;
@@ -240,14 +243,20 @@ fn oracle(case: Case, rows: &[Row], cuts: &[usize]) -> Oracle {
         for row in rows {
             let late = oracle.late.len();
             oracle.push(*row);
-            if case.clock == Clock::Group && late == oracle.late.len() {
-                oracle.tick(row.1, row.0 - case.disorder);
+            if late == oracle.late.len() {
+                match case.clock {
+                    Clock::Group => oracle.tick(row.1, row.0 - case.disorder),
+                    // A window behind the watermark that gets a row shows it at once.
+                    Clock::Stream => oracle.settle(row.1),
+                }
             }
             seen = seen.max(row.0);
         }
-        if case.clock == Clock::Stream {
-            // Windows behind the watermark that got rows show them after the batch.
-            DEVICES.into_iter().for_each(|device| oracle.settle(device));
+        if case.clock == Clock::Group {
+            let minute = 60_000_000;
+            let floor = ((seen - case.disorder).div_euclid(minute) - case.idle_minutes) * minute;
+            DEVICES.into_iter().for_each(|device| oracle.tick(device, floor));
+        } else {
             DEVICES.into_iter().for_each(|device| oracle.tick(device, seen - case.disorder));
         }
     }
@@ -303,8 +312,18 @@ fn kinds() -> impl Strategy<Value = Kind> {
 fn cases() -> impl Strategy<Value = Case> {
     let clocks = prop_oneof![Just(Clock::Stream), Just(Clock::Group)];
     let lates = prop_oneof![Just(Late::Set), Just(Late::Update)];
-    (kinds(), clocks, lates, 0i64..12, 0i64..6, any::<bool>()).prop_map(
-        |(kind, clock, late, lateness, disorder, wide_keys)| Case { kind, clock, late, lateness, disorder, wide_keys },
+    // Rows are around 0, which is where a minute begins: without any idle time the floor comes to 0 there.
+    let idle = prop_oneof![Just(0), Just(60)];
+    (kinds(), clocks, lates, 0i64..12, 0i64..6, idle, any::<bool>()).prop_map(
+        |(kind, clock, late, lateness, disorder, idle_minutes, wide_keys)| Case {
+            kind,
+            clock,
+            late,
+            lateness,
+            disorder,
+            idle_minutes,
+            wide_keys,
+        },
     )
 }
 
@@ -396,7 +415,15 @@ proptest! {
 #[test]
 fn a_window_closes_when_the_watermark_reaches_its_end() {
     let kind = Kind::Grid { size: 10, slide: 10, offset: 0 };
-    let case = Case { kind, clock: Clock::Stream, late: Late::Set, lateness: 0, disorder: 0, wide_keys: false };
+    let case = Case {
+        kind,
+        clock: Clock::Stream,
+        late: Late::Set,
+        lateness: 0,
+        disorder: 0,
+        idle_minutes: 60,
+        wide_keys: false,
+    };
     let mut windows = Windows::new(setup(case)).unwrap();
     let mut out = Vec::new();
     windows
@@ -417,7 +444,15 @@ fn a_window_closes_when_the_watermark_reaches_its_end() {
 #[test]
 fn groups_beyond_the_bound_stop_the_run_or_go_aside() {
     let kind = Kind::Grid { size: 10, slide: 10, offset: 0 };
-    let case = Case { kind, clock: Clock::Stream, late: Late::Set, lateness: 0, disorder: 0, wide_keys: true };
+    let case = Case {
+        kind,
+        clock: Clock::Stream,
+        late: Late::Set,
+        lateness: 0,
+        disorder: 0,
+        idle_minutes: 60,
+        wide_keys: true,
+    };
     let rows = batch(case, &[(1, Some(0), None), (2, Some(1), None), (3, Some(0), None), (4, None, None)]);
     let bounded = |overflow| Setup { groups_max: 1, overflow, ..setup(case) };
     let error = Windows::new(bounded(Overflow::Stop)).unwrap().process(rows.clone(), &mut Vec::new()).unwrap_err();
@@ -438,7 +473,15 @@ fn groups_beyond_the_bound_stop_the_run_or_go_aside() {
 #[test]
 fn the_state_of_another_operator_is_refused() {
     let kind = Kind::Session { gap: 5 };
-    let case = Case { kind, clock: Clock::Group, late: Late::Set, lateness: 0, disorder: 0, wide_keys: false };
+    let case = Case {
+        kind,
+        clock: Clock::Group,
+        late: Late::Set,
+        lateness: 0,
+        disorder: 0,
+        idle_minutes: 60,
+        wide_keys: false,
+    };
     let mut windows = Windows::new(setup(case)).unwrap();
     assert!(windows.restore(&batch(case, &[(1, None, None)])).is_err());
 }

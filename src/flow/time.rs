@@ -34,6 +34,17 @@ impl Timestamp {
         if self.0 == i64::MIN || self.0 == i64::MAX { self } else { Self(self.0.saturating_sub(span.0)) }
     }
 
+    /// The greatest whole number of minutes since the epoch that is not later. Sources say a watermark that enters a
+    /// new minute right after the row that made it, whatever the batches are: what depends on a watermark's minute
+    /// alone happens at the same place among the rows in every cut. [`Self::START`] and [`Self::END`] stay what they are.
+    pub const fn whole_steps(self) -> Self {
+        const STEP_MICROS: i64 = 60_000_000;
+        if self.0 == i64::MIN || self.0 == i64::MAX {
+            return self;
+        }
+        Self(self.0.saturating_sub(self.0.rem_euclid(STEP_MICROS)))
+    }
+
     /// How much later this is than `earlier`; zero if it is not later.
     pub const fn since(self, earlier: Self) -> Span {
         let micros = self.0.saturating_sub(earlier.0);

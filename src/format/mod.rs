@@ -5,6 +5,7 @@ use arrow::array::RecordBatch;
 use crate::component::{Fault, Kind};
 use crate::flow::payload::Payload;
 
+pub mod builder;
 pub mod columns;
 pub mod json;
 pub mod number;

@@ -1,4 +1,19 @@
 //! The `scalar` format: a payload is one bare value, like `21.5` or `ON`.
+//!
+//! ```toml
+//! [sources.switches]
+//! topics = ["home/{room}/{switch}"]
+//!
+//! [sources.switches.decode]
+//! format = "scalar"
+//! max_bytes = "1KiB"               # "256KiB"
+//!
+//! [sources.switches.columns]
+//! on = "boolean"                   # true, false, ON, OFF, 1, 0; without any column: value = "float64"
+//! ```
+//!
+//! White space around numbers, truth values and times is passed over; text is taken as it is. The event time is the
+//! arrival, unless a capture or the value itself is declared as the time.
 
 use arrow::array::RecordBatch;
 

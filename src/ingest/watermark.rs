@@ -114,18 +114,26 @@ impl Watermarks {
     /// Observes accepted rows in their order, and says where their batch must be cut so that every row that is
     /// behind the watermark comes after exactly the watermark that the rows before it make.
     ///
+    /// It is also cut after a row that brings the watermark to another minute ([`Timestamp::whole_steps`]).
+    ///
     /// With that, what an operator makes of a row does not depend on how payloads were put into batches: a
     /// row that is not behind cannot be late, and one that is meets the same watermark in every cut.
     pub fn cut(&mut self, times: &[i64]) -> Vec<Cut> {
+        let sent = self.sent;
         let mut cuts = Vec::new();
         for (block, rows) in times.chunks(BLOCK_ROWS).enumerate() {
             let (least, greatest) = rows
                 .iter()
                 .fold((i64::MAX, self.greatest), |(least, greatest), time| (least.min(*time), greatest.max(*time)));
-            if least < self.watermark(greatest) {
+            if least < self.watermark(greatest) || self.steps(self.greatest, greatest) {
                 self.cut_block(block * BLOCK_ROWS, rows, &mut cuts);
             }
             self.greatest = greatest;
+        }
+        // After the last row the batch ends anyway.
+        if cuts.last().is_some_and(|cut| cut.at == times.len()) {
+            cuts.pop();
+            self.sent = cuts.last().map_or(sent, |cut| cut.watermark.micros());
         }
         cuts
     }
@@ -139,8 +147,21 @@ impl Watermarks {
                 self.sent = watermark;
                 cuts.push(Cut { at: from + row, watermark: Timestamp::from_micros(watermark) });
             }
+            let before = greatest;
             greatest = greatest.max(*time);
+            let watermark = self.watermark(greatest);
+            if self.steps(before, greatest) && self.sent < watermark {
+                self.sent = watermark;
+                cuts.push(Cut { at: from + row + 1, watermark: Timestamp::from_micros(watermark) });
+            }
         }
+    }
+
+    /// Whether the watermark comes to another minute when the greatest time becomes another. The first row of all has
+    /// nothing before it.
+    fn steps(&self, before: i64, after: i64) -> bool {
+        let minute = |greatest: i64| Timestamp::from_micros(self.watermark(greatest)).whole_steps();
+        after > before && before != i64::MIN && minute(before) != minute(after)
     }
 
     fn watermark(&self, greatest: i64) -> i64 {

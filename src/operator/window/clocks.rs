@@ -1,7 +1,8 @@
 //! Tumbling and hopping windows of groups with clocks of their own.
 //!
 //! Every group has its panes, and closes its windows when its own watermark has reached their end: row by row, so that
-//! it makes no difference how rows are cut into batches.
+//! it makes no difference how rows are cut into batches. A group that falls behind the floor that the stream's
+//! watermark makes follows the floor, and is forgotten once it has no windows: its clock would say nothing any more.
 
 use std::ops::RangeInclusive;
 
@@ -41,6 +42,10 @@ impl Default for Group {
 
 impl Group {
     fn watermark(&self, core: &Core) -> i64 {
+        self.own_watermark(core).max(core.group_floor)
+    }
+
+    fn own_watermark(&self, core: &Core) -> i64 {
         self.seen.map_or(Timestamp::START.micros(), |seen| core.setup.group_watermark(seen))
     }
 
@@ -66,6 +71,8 @@ pub(super) struct Clocks {
     pending: Pending,
     /// How many groups have appeared.
     appeared: u64,
+    /// The floor that all groups have been brought to.
+    floor: i64,
 }
 
 impl Clocks {
@@ -77,13 +84,17 @@ impl Clocks {
             slots: Slots::default(),
             pending: Pending::default(),
             appeared: 0,
+            floor: Timestamp::START.micros(),
         }
     }
 
     /// The slot for a row; none where it is late.
     fn place(&mut self, core: &Core, id: GroupId, at: i64) -> Result<Option<Slot>, OperatorError> {
         let group = &mut self.groups[id as usize];
-        let closed = core.setup.closed(group.watermark(core));
+        let watermark = group.watermark(core);
+        let closed = core.setup.closed(watermark);
+        // Of a group that is new, the windows that ended before the floor count as emitted.
+        group.fired = group.fired.max(core.setup.fired(watermark));
         if !self.representable.contains(&at) || self.grid.last_end(at) <= closed {
             return Ok(None);
         }
@@ -152,7 +163,7 @@ impl Clocks {
     fn tick(&mut self, core: &mut Core, id: GroupId, at: i64) {
         let group = &mut self.groups[id as usize];
         if group.seen.is_none() {
-            // A group's clock is kept for good: without it a late row would open its windows again.
+            // A group's clock is kept until the floor has passed it: without it a late row would open windows again.
             core.groups.hold(id);
             group.order = self.appeared;
             self.appeared += 1;
@@ -163,6 +174,27 @@ impl Clocks {
         }
         let group = &mut self.groups[id as usize];
         group.fired = group.fired.max(core.setup.fired(group.watermark(core)));
+    }
+
+    /// Brings all groups to the floor: makes due what is due, and forgets clocks that say nothing any more.
+    fn sweep(&mut self, core: &Core) {
+        self.floor = core.group_floor;
+        for id in 0..self.groups.len() {
+            let group = &self.groups[id];
+            if group.seen.is_none() || group.own_watermark(core) > core.group_floor {
+                continue;
+            }
+            if core.group_floor >= group.deadline {
+                self.settle(core, GroupId::try_from(id).expect("groups are counted in 32 bits"));
+            }
+            let group = &mut self.groups[id];
+            group.fired = group.fired.max(core.setup.fired(core.group_floor));
+            if group.panes.is_empty() {
+                *group = Group::default();
+                self.pending.released.push(GroupId::try_from(id).expect("groups are counted in 32 bits"));
+            }
+        }
+        self.pending.sort();
     }
 
     fn reserve(&mut self, core: &Core) {
@@ -197,14 +229,8 @@ impl Engine for Clocks {
     }
 
     fn advance(&mut self, core: &mut Core, out: &mut dyn Emit) -> Result<(), OperatorError> {
-        if core.watermark == Timestamp::END.micros() {
-            for (id, index) in (0..).zip(0..self.groups.len()) {
-                if let Some(seen) = &mut self.groups[index].seen {
-                    *seen = core.watermark;
-                    self.settle(core, id);
-                }
-            }
-            self.pending.sort();
+        if core.group_floor > self.floor {
+            self.sweep(core);
         }
         self.pending.flush(core, &mut self.slots, out)
     }
@@ -241,6 +267,7 @@ impl Engine for Clocks {
 
     fn restore(&mut self, core: &mut Core, state: &State, ids: &[GroupId]) -> Result<(), OperatorError> {
         self.reserve(core);
+        self.floor = core.group_floor;
         let mut slots = Vec::new();
         for (row, id) in state.rows.iter().zip(ids) {
             let group = &mut self.groups[*id as usize];

@@ -26,8 +26,8 @@ use crate::operator::{Operator, OperatorError};
 pub enum Clock {
     /// The stream's watermark, for all groups.
     Stream,
-    /// Every group has a watermark of its own: its greatest event time less the stream's `out_of_orderness`. The
-    /// windows of a group that is silent stay open until the stream is over.
+    /// Every group has a watermark of its own: its greatest event time less the stream's `out_of_orderness`, or the
+    /// stream's watermark less `group_idle_after` where that is greater.
     Group,
 }
 
@@ -36,8 +36,8 @@ pub enum Clock {
 pub enum Late {
     /// A window is emitted once, when it closes: when the watermark has reached its end and `allowed_lateness` more.
     Set,
-    /// A window is emitted when the watermark reaches its end, and again, with the next revision, after every batch
-    /// with rows for it, until it closes.
+    /// A window is emitted when the watermark reaches its end, and again, with the next revision, for every row that
+    /// comes for it after that, until it closes.
     Update,
 }
 
@@ -62,6 +62,8 @@ pub struct Setup {
     pub shape: Shape,
     /// Whose event time closes them.
     pub clock: Clock,
+    /// How far the watermark of a group may stay behind the stream's, with [`Clock::Group`].
+    pub group_idle_after: Span,
     /// How long they stay open after their end.
     pub allowed_lateness: Span,
     /// What becomes of rows after their end.
@@ -101,6 +103,12 @@ impl Setup {
         Timestamp::from_micros(watermark).minus(self.allowed_lateness).micros()
     }
 
+    /// The least watermark of all groups, when that of the stream is `watermark`. It moves in the steps at which the
+    /// watermark comes at a place of its own among the rows, so it is the same in every cut into batches.
+    pub(super) fn group_floor(&self, watermark: i64) -> i64 {
+        Timestamp::from_micros(watermark).whole_steps().minus(self.group_idle_after).micros()
+    }
+
     /// The watermark of a group that has seen a time.
     pub(super) fn group_watermark(&self, seen: i64) -> i64 {
         Timestamp::from_micros(seen).minus(self.input.out_of_orderness).micros()
@@ -121,6 +129,8 @@ pub(super) struct Core {
     pub(super) setup: Setup,
     pub(super) groups: Groups,
     pub(super) watermark: i64,
+    /// No group's own watermark counts below this.
+    pub(super) group_floor: i64,
     output: SchemaRef,
 }
 
@@ -211,7 +221,8 @@ impl Windows {
             (Shape::Grid(grid), Clock::Group) => Box::new(Clocks::new(grid.clone(), setup.shape.representable())),
         };
         let output = setup.output().columns;
-        Ok(Self { core: Core { setup, groups, watermark: Timestamp::START.micros(), output }, engine })
+        let start = Timestamp::START.micros();
+        Ok(Self { core: Core { setup, groups, watermark: start, group_floor: start, output }, engine })
     }
 }
 
@@ -228,6 +239,7 @@ impl Operator for Windows {
             return Ok(());
         }
         self.core.watermark = watermark.micros();
+        self.core.group_floor = self.core.setup.group_floor(watermark.micros());
         self.engine.advance(&mut self.core, out)
     }
 
@@ -237,6 +249,7 @@ impl Operator for Windows {
 
     fn restore(&mut self, state: &RecordBatch) -> Result<(), OperatorError> {
         let (state, keys) = State::decode(&mut self.core, state)?;
+        self.core.group_floor = self.core.setup.group_floor(self.core.watermark);
         let mut ids = Vec::new();
         if self.core.groups.intern(state.rows.len(), &keys, &mut ids)? {
             return Err(OperatorError::Limit("the checkpoint has more groups than `max_groups`".to_owned()));

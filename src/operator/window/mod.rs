@@ -8,9 +8,30 @@
 //!
 //! A row is late when all windows that it is in have closed; in hopping windows it counts in those that are still open.
 //! `late = "side"` and `"drop"` emit a window once, when it closes. `"update"` emits it as soon as the watermark reaches
-//! its end, and again with the next `revision` after every batch with rows for it until it closes. With
-//! `clock = "group"` all of this goes by the group's own watermark, row by row; what the stream's watermark closes then
-//! is everything, when the stream is over. Rows whose time no window can represent are late.
+//! its end, and again with the next `revision` for every row that comes for it after that, until it closes. Rows whose
+//! time no window can represent are late.
+//!
+//! With `clock = "group"` all of this goes by the group's own watermark, row by row: its greatest event time less the
+//! source's `out_of_orderness`. A device that is slow is then not late, as long as it stays less than
+//! `group_idle_after` (`"1h"`) behind: a group's watermark is never below the stream's watermark less that. So a group
+//! that falls silent gets its windows closed by the others, or by `idle_after` of the source when all are silent, and
+//! a group that is behind by more than that and has no open window is forgotten. This floor moves in whole minutes of
+//! the stream's watermark ([`Timestamp::whole_steps`](crate::flow::time::Timestamp::whole_steps)).
+//!
+//! ```toml
+//! [operators.by_device]
+//! type = "window"
+//! inputs = ["telemetry"]
+//! window = { tumbling = "1m" }     # { hopping = "5m", every = "1m" }, { session = "30s" }
+//! group_by = ["device"]
+//! clock = "group"                  # "stream"
+//! group_idle_after = "6h"          # with clock = "group" only
+//! allowed_lateness = "30s"         # "0s"
+//! late = "update"                  # "side", "drop"
+//! max_groups = 100_000             # 1_000_000
+//! on_max_groups = "side"           # "stop"
+//! aggregates = { samples = "count(*)", warmest = "max(temp)" }
+//! ```
 //!
 //! [`core`] knows what is late and how to restart; `panes` (tumbling and hopping on the stream's clock, with `sliding`),
 //! `clocks` (the same on clocks of groups) and `sessions` keep the state.
@@ -28,4 +49,4 @@ mod slots;
 mod spec;
 mod state;
 
-pub use spec::{KIND, MAX_GROUPS};
+pub use spec::{GROUP_IDLE_AFTER, KIND, MAX_GROUPS};

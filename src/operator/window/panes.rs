@@ -3,7 +3,7 @@
 //! A row is folded once, into its pane; a window is the merge of its panes, a tumbling window is one pane. A pane keeps
 //! its groups densely, in order of first appearance, and windows are emitted in that order.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use arrow::array::{RecordBatch, UInt32Array};
@@ -61,8 +61,6 @@ pub(super) struct Panes {
     fired: i64,
     /// The newest revision of windows that have been emitted and are not closed: by end and group.
     revisions: BTreeMap<i64, BTreeMap<GroupId, i64>>,
-    /// Windows that have rows that were not in them when they were emitted.
-    dirty: BTreeSet<(i64, GroupId)>,
 }
 
 impl Panes {
@@ -71,15 +69,7 @@ impl Panes {
             Grid::Fixed { size, offset, .. } if grid.panes_len() >= PANES_MIN => Some(Sliding::new(size, offset)),
             _ => None,
         };
-        Self {
-            grid,
-            sliding,
-            representable,
-            panes: BTreeMap::new(),
-            fired: i64::MIN,
-            revisions: BTreeMap::new(),
-            dirty: BTreeSet::new(),
-        }
+        Self { grid, sliding, representable, panes: BTreeMap::new(), fired: i64::MIN, revisions: BTreeMap::new() }
     }
 
     fn is_late(&self, at: i64, closed: i64) -> bool {
@@ -125,13 +115,27 @@ impl Panes {
         if let Some(sliding) = &mut self.sliding {
             sliding.touch(start);
         }
-        if core.setup.late == Late::Update {
-            let closed = core.setup.closed(core.watermark);
-            for end in self.grid.ends(start, closed, self.fired) {
-                self.dirty.extend(ids.iter().map(|id| (end, *id)));
-            }
-        }
         Ok(())
+    }
+
+    /// Whether windows with this pane have been emitted, and will be again for every row that comes.
+    fn is_revised(&self, core: &Core, start: i64) -> bool {
+        core.setup.late == Late::Update && self.grid.first_end(start) <= self.fired
+    }
+
+    /// Folds a row into the pane of windows that have been emitted, and emits them anew. Row by row: how often a window
+    /// is emitted must not depend on how rows are cut into batches.
+    fn revise(
+        &mut self,
+        core: &mut Core,
+        (at, id): (i64, GroupId),
+        inputs: &Inputs,
+        out: &mut dyn Emit,
+    ) -> Result<(), OperatorError> {
+        let (start, _) = self.grid.pane(at);
+        self.fold(core, start, &[id], inputs)?;
+        let ends: Vec<i64> = self.grid.ends(start, core.setup.closed(core.watermark), self.fired).collect();
+        ends.into_iter().try_for_each(|end| self.fire(core, end, Some(&[id]), out))
     }
 
     /// Emits the window that ends at `end`; of some groups only, where they are given.
@@ -230,23 +234,25 @@ impl Engine for Panes {
         let times = core.times(&admitted.batch);
         let (least, greatest) = bounds(times.values());
         let (start, end) = self.grid.pane(least);
-        if greatest < end {
+        let mut revising = Vec::new();
+        if greatest < end && !self.is_revised(core, start) {
             self.fold(core, start, &admitted.ids, &inputs)?;
         } else {
-            for (start, rows) in self.split(times.values()) {
+            for (start, mut rows) in self.split(times.values()) {
+                if self.is_revised(core, start) {
+                    revising.append(&mut rows);
+                    continue;
+                }
                 let ids: Vec<GroupId> = rows.iter().map(|row| admitted.ids[*row as usize]).collect();
                 if !ids.is_empty() {
                     self.fold(core, start, &ids, &inputs.take(&UInt32Array::from(rows))?)?;
                 }
             }
         }
-        let mut dirty = std::mem::take(&mut self.dirty).into_iter().peekable();
-        while let Some((end, group)) = dirty.next() {
-            let mut groups = vec![group];
-            while let Some((_, group)) = dirty.next_if(|next| next.0 == end) {
-                groups.push(group);
-            }
-            self.fire(core, end, Some(&groups), out)?;
+        revising.sort_unstable();
+        for row in revising {
+            let of = (times.value(row as usize), admitted.ids[row as usize]);
+            self.revise(core, of, &inputs.take(&UInt32Array::from(vec![row]))?, out)?;
         }
         Ok(())
     }

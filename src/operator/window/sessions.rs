@@ -58,6 +58,8 @@ pub(super) struct Sessions {
     /// Deadlines on the stream's clock; those that are not their group's any more are passed over.
     deadlines: BinaryHeap<Reverse<(i64, GroupId)>>,
     begun: u64,
+    /// The floor that all groups have been brought to, on clocks of their own.
+    floor: i64,
 }
 
 impl Sessions {
@@ -70,6 +72,7 @@ impl Sessions {
             pending: Pending::default(),
             deadlines: BinaryHeap::new(),
             begun: 0,
+            floor: Timestamp::START.micros(),
         }
     }
 
@@ -77,7 +80,9 @@ impl Sessions {
         match core.setup.clock {
             Clock::Stream => core.watermark,
             Clock::Group => {
-                self.groups[id as usize].seen.map_or(Timestamp::START.micros(), |seen| core.setup.group_watermark(seen))
+                let seen = self.groups[id as usize].seen;
+                let own = seen.map_or(Timestamp::START.micros(), |seen| core.setup.group_watermark(seen));
+                own.max(core.group_floor)
             }
         }
     }
@@ -191,15 +196,37 @@ impl Sessions {
     fn tick(&mut self, core: &mut Core, id: GroupId, at: i64) {
         let group = &mut self.groups[id as usize];
         if group.seen.is_none() {
-            // A group's clock is kept for good: without it a late row would open its windows again.
+            // A group's clock is kept until the floor has passed it: without it a late row would open windows again.
             core.groups.hold(id);
         }
-        let seen = group.seen.map_or(at, |seen| seen.max(at));
-        group.seen = Some(seen);
-        let watermark = core.setup.group_watermark(seen);
-        if group.deadline.is_some_and(|deadline| deadline <= watermark) {
+        group.seen = Some(group.seen.map_or(at, |seen| seen.max(at)));
+        self.settle_if_due(core, id);
+    }
+
+    /// Settles a group whose deadline its watermark has reached.
+    fn settle_if_due(&mut self, core: &Core, id: GroupId) {
+        let watermark = self.watermark(core, id);
+        if self.groups[id as usize].deadline.is_some_and(|deadline| deadline <= watermark) {
             self.settle(core, id, watermark);
         }
+    }
+
+    /// Brings all groups to the floor: makes due what is due, and forgets clocks that say nothing any more.
+    fn sweep(&mut self, core: &Core) {
+        self.floor = core.group_floor;
+        for (id, index) in (0..).zip(0..self.groups.len()) {
+            let Some(seen) = self.groups[index].seen else { continue };
+            if core.setup.group_watermark(seen) > core.group_floor {
+                continue;
+            }
+            self.settle_if_due(core, id);
+            let group = &mut self.groups[index];
+            if group.sessions.is_empty() {
+                *group = Group::default();
+                self.pending.released.push(id);
+            }
+        }
+        self.pending.sort();
     }
 
     fn reserve(&mut self, core: &Core) {
@@ -223,6 +250,8 @@ impl Engine for Sessions {
                     rows.push((row, slot));
                     if own_clocks {
                         self.tick(core, *id, *at);
+                    } else {
+                        self.settle_if_due(core, *id);
                     }
                 }
                 None => late[row as usize] = true,
@@ -230,9 +259,6 @@ impl Engine for Sessions {
         }
         let inputs = Inputs::of(&core.setup.measures, &admitted.batch, core.setup.input.time)?;
         self.slots.update(&rows, &inputs)?;
-        if !own_clocks {
-            self.settle_due(core);
-        }
         self.pending.flush(core, &mut self.slots, out)?;
         admitted.ids.iter().zip(&late).filter(|(_, late)| **late).for_each(|(id, _)| core.groups.forget_unheld(*id));
         core.set_aside(admitted.batch, |row| late[row], out)?;
@@ -242,15 +268,7 @@ impl Engine for Sessions {
     fn advance(&mut self, core: &mut Core, out: &mut dyn Emit) -> Result<(), OperatorError> {
         match core.setup.clock {
             Clock::Stream => self.settle_due(core),
-            Clock::Group if core.watermark == Timestamp::END.micros() => {
-                for (id, index) in (0..).zip(0..self.groups.len()) {
-                    if let Some(seen) = &mut self.groups[index].seen {
-                        *seen = core.watermark;
-                        self.settle(core, id, core.watermark);
-                    }
-                }
-                self.pending.sort();
-            }
+            Clock::Group if core.group_floor > self.floor => self.sweep(core),
             Clock::Group => {}
         }
         self.pending.flush(core, &mut self.slots, out)
@@ -281,6 +299,7 @@ impl Engine for Sessions {
 
     fn restore(&mut self, core: &mut Core, state: &State, ids: &[GroupId]) -> Result<(), OperatorError> {
         self.reserve(core);
+        self.floor = core.group_floor;
         for (row, id) in state.rows.iter().zip(ids).filter(|(row, _)| row.kind == Kind::Clock) {
             self.groups[*id as usize].seen = Some(row.start);
             core.groups.hold(*id);

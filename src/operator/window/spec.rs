@@ -21,6 +21,9 @@ pub const KIND: Kind<dyn OperatorSpec> =
 /// How many groups there may be at once, unless `max_groups` says otherwise.
 pub const MAX_GROUPS: usize = 1_000_000;
 
+/// How far a group's own watermark may stay behind the stream's, unless `group_idle_after` says otherwise.
+pub const GROUP_IDLE_AFTER: Span = Span::from_secs(3_600);
+
 /// The columns that every window has.
 const OWN_COLUMNS: [&str; 2] = ["window_start", "window_end"];
 
@@ -30,6 +33,7 @@ struct Spec {
     about: String,
     group_by: Vec<Name>,
     clock: Clock,
+    group_idle_after: Span,
     allowed_lateness: Span,
     late: Late,
     /// Late rows are counted, and nobody can have them.
@@ -45,6 +49,7 @@ fn parse(settings: &mut Settings) -> Option<Box<dyn OperatorSpec>> {
     let window = shape(settings);
     let group_by = settings.or("group_by", Vec::<Name>::new());
     let clock = settings.choice("clock", &[("stream", Clock::Stream), ("group", Clock::Group)], Clock::Stream);
+    let group_idle_after = group_idle_after(settings, clock);
     let allowed_lateness = length(settings, "allowed_lateness").map_or(Span::ZERO, |(span, _)| span);
     let late = [("side", (Late::Set, false)), ("drop", (Late::Set, true)), ("update", (Late::Update, false))];
     let (late, drops) = settings.choice("late", &late, (Late::Set, false));
@@ -57,8 +62,28 @@ fn parse(settings: &mut Settings) -> Option<Box<dyn OperatorSpec>> {
         return None;
     }
     let (shape, about) = window?;
-    let spec = Spec { shape, about, group_by, clock, allowed_lateness, late, drops, max_groups, overflow, aggregates };
-    Some(Box::new(spec))
+    Some(Box::new(Spec {
+        shape,
+        about,
+        group_by,
+        clock,
+        group_idle_after,
+        allowed_lateness,
+        late,
+        drops,
+        max_groups,
+        overflow,
+        aggregates,
+    }))
+}
+
+/// `group_idle_after`, which only clocks of groups have.
+fn group_idle_after(settings: &mut Settings, clock: Clock) -> Span {
+    let Some((span, at)) = length(settings, "group_idle_after") else { return GROUP_IDLE_AFTER };
+    if clock == Clock::Stream {
+        settings.fault(Fault::new(at, "`group_idle_after` is for clock = \"group\""));
+    }
+    span
 }
 
 fn repeated(settings: &Settings, group_by: &[Name]) {
@@ -328,6 +353,7 @@ impl OperatorSpec for Spec {
             measures,
             shape: self.shape.clone(),
             clock: self.clock,
+            group_idle_after: self.group_idle_after,
             allowed_lateness: self.allowed_lateness,
             late: self.late,
             groups_max: self.max_groups,
@@ -359,7 +385,7 @@ impl Spec {
             about.push_str(&format!(" by {}", names.join(", ")));
         }
         if self.clock == Clock::Group {
-            about.push_str(", each on its own clock");
+            about.push_str(&format!(", each on its own clock, at most {} behind the stream", self.group_idle_after));
         }
         if self.allowed_lateness != Span::ZERO {
             about.push_str(&format!(", open {} longer", self.allowed_lateness));

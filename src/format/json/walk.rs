@@ -1,0 +1,379 @@
+//! The single pass over a document: checks that it is JSON, and reads what columns want on the way.
+
+use super::Limits;
+use super::trie::{DOCUMENT, ROW, Trie};
+use crate::format::rows::Rows;
+use crate::format::{Malformed, number};
+
+/// The way through one document.
+pub(super) struct Walk<'w> {
+    pub(super) body: &'w [u8],
+    pub(super) at: usize,
+    pub(super) depth: usize,
+    pub(super) limits: &'w Limits,
+    pub(super) trie: &'w Trie,
+    pub(super) per_row: &'w [usize],
+    pub(super) places: &'w mut [Option<usize>],
+    pub(super) stamps: &'w mut [u64],
+    pub(super) stamp: &'w mut u64,
+    pub(super) scratch: &'w mut Vec<u8>,
+    pub(super) rows: &'w mut Rows,
+    /// The first row of this payload in the batch.
+    pub(super) first: usize,
+    pub(super) count: usize,
+    pub(super) explode: bool,
+    pub(super) in_row: bool,
+    pub(super) exploded: bool,
+}
+
+fn bad<T>(at: usize, why: impl Into<String>) -> Result<T, Malformed> {
+    Err(Malformed { at: Some(at), why: why.into() })
+}
+
+impl Walk<'_> {
+    pub(super) fn document(&mut self) -> Result<(), Malformed> {
+        if self.body.len() > self.limits.bytes {
+            let (len, max) = (self.body.len(), self.limits.bytes);
+            return Err(Malformed { at: None, why: format!("payload of {len} bytes is over max_bytes = {max}") });
+        }
+        if let Err(error) = std::str::from_utf8(self.body) {
+            return bad(error.valid_up_to(), "expected UTF-8");
+        }
+        if self.body.starts_with("\u{feff}".as_bytes()) {
+            return bad(0, "expected JSON, got a byte order mark");
+        }
+        self.value(Some(DOCUMENT))?;
+        self.space();
+        if self.at < self.body.len() {
+            return bad(self.at, "expected the end after one JSON value");
+        }
+        if !self.explode {
+            self.end_row()?;
+        } else if !self.exploded {
+            return bad(0, "the array of `rows` is missing");
+        }
+        Ok(())
+    }
+
+    /// Gives every row the values of the whole document.
+    pub(super) fn share(&mut self, shared: &[usize]) -> Result<(), Malformed> {
+        let count = self.count;
+        for column in shared.iter().copied().filter(|_| count > 0) {
+            match self.places[column] {
+                Some(at) => {
+                    self.at = at;
+                    self.scalar(column)?;
+                }
+                None => self.rows.null(column).map_err(|why| Malformed { at: None, why })?,
+            }
+            let more = self.rows.builder(column).repeat_last(count - 1);
+            more.map_err(|why| Malformed { at: None, why })?;
+        }
+        Ok(())
+    }
+
+    fn end_row(&mut self) -> Result<(), Malformed> {
+        for column in self.per_row {
+            let filled = self.rows.fill(*column, self.first + self.count);
+            filled.map_err(|why| Malformed { at: None, why })?;
+        }
+        self.count += 1;
+        Ok(())
+    }
+
+    fn space(&mut self) {
+        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.body.get(self.at) {
+            self.at += 1;
+        }
+    }
+
+    fn peek(&mut self) -> Option<u8> {
+        self.space();
+        self.body.get(self.at).copied()
+    }
+
+    fn expect(&mut self, byte: u8, what: &str) -> Result<(), Malformed> {
+        match self.peek() {
+            Some(got) if got == byte => self.at += 1,
+            Some(_) => return bad(self.at, format!("expected {what}")),
+            None => return bad(self.at, format!("expected {what}, got the end")),
+        }
+        Ok(())
+    }
+
+    /// A value, with what the paths want of it.
+    fn value(&mut self, node: Option<usize>) -> Result<(), Malformed> {
+        let first = self.peek();
+        let here = node.map(|node| &self.trie.nodes[node]);
+        if let Some(here) = here {
+            if here.rows {
+                return self.items();
+            }
+            if !here.columns.is_empty() {
+                return self.leaf(node);
+            }
+            let (fields, items) = (!here.fields.is_empty(), !here.items.is_empty());
+            let fits = matches!(
+                (first, fields, items),
+                (Some(b'{'), true, _) | (Some(b'['), _, true) | (Some(b'n') | None, ..)
+            );
+            if !fits && (fields || items) {
+                let expected = if fields { "an object" } else { "an array" };
+                return bad(self.at, format!("expected {expected}, got {}", self.named(first)));
+            }
+        }
+        match first {
+            Some(b'{') => self.object(node),
+            Some(b'[') => self.array(node),
+            Some(b'"') => self.string().map(|_| ()),
+            Some(b'-' | b'0'..=b'9') => self.number().map(|_| ()),
+            Some(b't') => self.word("true"),
+            Some(b'f') => self.word("false"),
+            Some(b'n') => self.word("null"),
+            Some(_) => bad(self.at, "expected a JSON value"),
+            None => bad(self.at, "expected a JSON value, got the end"),
+        }
+    }
+
+    fn named(&self, first: Option<u8>) -> &'static str {
+        match first {
+            Some(b'{') => "an object",
+            Some(b'[') => "an array",
+            Some(b'"') => "a string",
+            Some(b't' | b'f') => "true or false",
+            Some(b'-' | b'0'..=b'9') => "a number",
+            Some(_) => "what is no JSON",
+            None => "the end",
+        }
+    }
+
+    fn enter(&mut self) -> Result<(), Malformed> {
+        self.depth += 1;
+        if self.depth > self.limits.depth {
+            return bad(self.at, format!("deeper than max_depth = {}", self.limits.depth));
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    fn object(&mut self, node: Option<usize>) -> Result<(), Malformed> {
+        self.enter()?;
+        *self.stamp += 1;
+        let stamp = *self.stamp;
+        if self.peek() != Some(b'}') {
+            loop {
+                self.space();
+                let place = self.at;
+                if self.body.get(place) != Some(&b'"') {
+                    return bad(place, "expected a key in quotes");
+                }
+                let (start, end, escaped) = self.string()?;
+                let key = if escaped { &self.scratch[..] } else { &self.body[start..end] };
+                let fields = node.map_or(&[][..], |node| &self.trie.nodes[node].fields);
+                let next = fields.iter().find(|(name, _)| name.as_bytes() == key).map(|(_, next)| *next);
+                if let Some(next) = next {
+                    if self.stamps[next] == stamp {
+                        return bad(place, "the key of a declared column stands there twice");
+                    }
+                    self.stamps[next] = stamp;
+                }
+                self.expect(b':', "`:`")?;
+                self.value(next)?;
+                if self.peek() != Some(b',') {
+                    break;
+                }
+                self.at += 1;
+            }
+        }
+        self.depth -= 1;
+        self.expect(b'}', "`,` or `}`")
+    }
+
+    fn array(&mut self, node: Option<usize>) -> Result<(), Malformed> {
+        self.enter()?;
+        if self.peek() != Some(b']') {
+            for index in 0.. {
+                let items = node.map_or(&[][..], |node| &self.trie.nodes[node].items);
+                let next = items.iter().find(|(at, _)| *at == index).map(|(_, next)| *next);
+                self.value(next)?;
+                if self.peek() != Some(b',') {
+                    break;
+                }
+                self.at += 1;
+            }
+        }
+        self.depth -= 1;
+        self.expect(b']', "`,` or `]`")
+    }
+
+    /// The array of `rows`: a row an item.
+    fn items(&mut self) -> Result<(), Malformed> {
+        let first = self.peek();
+        if first != Some(b'[') {
+            return bad(self.at, format!("expected the array of `rows`, got {}", self.named(first)));
+        }
+        self.exploded = true;
+        self.enter()?;
+        self.in_row = true;
+        if self.peek() != Some(b']') {
+            loop {
+                if self.count == self.limits.rows {
+                    return bad(self.at, format!("more than max_rows = {} rows", self.limits.rows));
+                }
+                self.space();
+                let start = self.at;
+                self.value(Some(ROW))?;
+                self.end_row().map_err(|wrong| Malformed { at: wrong.at.or(Some(start)), ..wrong })?;
+                if self.peek() != Some(b',') {
+                    break;
+                }
+                self.at += 1;
+            }
+        }
+        self.in_row = false;
+        self.depth -= 1;
+        self.expect(b']', "`,` or `]`")
+    }
+
+    /// A value that columns want.
+    fn leaf(&mut self, node: Option<usize>) -> Result<(), Malformed> {
+        let start = self.at;
+        let trie = self.trie;
+        let columns = node.map_or(&[][..], |node| &trie.nodes[node].columns);
+        if self.explode && !self.in_row {
+            columns.iter().for_each(|column| self.places[*column] = Some(start));
+            return self.value(None);
+        }
+        columns.iter().try_for_each(|column| {
+            self.at = start;
+            self.scalar(*column)
+        })
+    }
+
+    /// A value into a column.
+    fn scalar(&mut self, column: usize) -> Result<(), Malformed> {
+        let start = self.at;
+        let wrong = |why| Malformed { at: Some(start), why };
+        match self.body.get(start).copied() {
+            Some(b'"') => {
+                let (from, to, escaped) = self.string()?;
+                let text = if escaped { &self.scratch[..] } else { &self.body[from..to] };
+                self.rows.builder(column).push_string(text).map_err(wrong)
+            }
+            Some(b'-' | b'0'..=b'9') => {
+                let (from, to) = self.number()?;
+                self.rows.builder(column).push_number(&self.body[from..to]).map_err(wrong)
+            }
+            Some(word @ (b't' | b'f')) => {
+                self.word(if word == b't' { "true" } else { "false" })?;
+                let builder = self.rows.builder(column);
+                let fits = builder.push_bool(word == b't');
+                if fits { Ok(()) } else { bad(start, format!("expected {}, got true or false", builder.kind())) }
+            }
+            Some(b'n') => {
+                self.word("null")?;
+                self.rows.null(column).map_err(wrong)
+            }
+            other => {
+                let expected = self.rows.builder(column).kind().to_string();
+                bad(start, format!("expected {expected}, got {}", self.named(other)))
+            }
+        }
+    }
+
+    fn word(&mut self, word: &str) -> Result<(), Malformed> {
+        if !self.body[self.at..].starts_with(word.as_bytes()) {
+            return bad(self.at, format!("expected {word}"));
+        }
+        self.at += word.len();
+        Ok(())
+    }
+
+    fn number(&mut self) -> Result<(usize, usize), Malformed> {
+        let start = self.at;
+        let len = match number::scan(&self.body[start..]) {
+            Ok(len) => len,
+            Err(within) => return bad(start + within, "expected a digit"),
+        };
+        if len > self.limits.number_len {
+            return bad(start, format!("number is longer than max_number_len = {}", self.limits.number_len));
+        }
+        self.at += len;
+        Ok((start, self.at))
+    }
+
+    /// A string: where its text begins and ends, and whether it has escapes. If so, the text is in `scratch`.
+    fn string(&mut self) -> Result<(usize, usize, bool), Malformed> {
+        let start = self.at + 1;
+        self.at = start;
+        let mut escaped = false;
+        loop {
+            match self.body.get(self.at).copied() {
+                Some(b'"') => break,
+                Some(b'\\') => {
+                    if !escaped {
+                        self.scratch.clear();
+                        self.scratch.extend_from_slice(&self.body[start..self.at]);
+                        escaped = true;
+                    }
+                    self.escape()?;
+                }
+                Some(0..0x20) => return bad(self.at, "a control character in a string must be escaped"),
+                Some(byte) => {
+                    if escaped {
+                        self.scratch.push(byte);
+                    }
+                    self.at += 1;
+                }
+                None => return bad(self.at, "expected the closing quote, got the end"),
+            }
+        }
+        self.at += 1;
+        Ok((start, self.at - 1, escaped))
+    }
+
+    fn escape(&mut self) -> Result<(), Malformed> {
+        let start = self.at;
+        self.at += 2;
+        let plain = match self.body.get(start + 1).copied() {
+            Some(byte @ (b'"' | b'\\' | b'/')) => byte,
+            Some(b'b') => 8,
+            Some(b'f') => 12,
+            Some(b'n') => b'\n',
+            Some(b'r') => b'\r',
+            Some(b't') => b'\t',
+            Some(b'u') => {
+                let sign = self.unicode(start)?;
+                self.scratch.extend_from_slice(sign.encode_utf8(&mut [0; 4]).as_bytes());
+                return Ok(());
+            }
+            _ => return bad(start, "unknown escape"),
+        };
+        self.scratch.push(plain);
+        Ok(())
+    }
+
+    fn unicode(&mut self, start: usize) -> Result<char, Malformed> {
+        let high = self.hex()?;
+        let mut code = high;
+        if (0xd800..0xdc00).contains(&high) && self.body[self.at..].starts_with(b"\\u") {
+            self.at += 2;
+            let low = self.hex()?;
+            if (0xdc00..0xe000).contains(&low) {
+                code = 0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00);
+            }
+        }
+        char::from_u32(code).map_or_else(|| bad(start, "a surrogate without its other half"), Ok)
+    }
+
+    fn hex(&mut self) -> Result<u32, Malformed> {
+        let mut code = 0;
+        for _ in 0..4 {
+            let digit = self.body.get(self.at).and_then(|byte| char::from(*byte).to_digit(16));
+            let Some(digit) = digit else { return bad(self.at, "expected four hexadecimal digits") };
+            code = code * 16 + digit;
+            self.at += 1;
+        }
+        Ok(code)
+    }
+}
