@@ -152,7 +152,7 @@ impl Wiring {
     }
 
     fn info(&self, plan: &Plan, stages: &[Counted], latency: Arc<Latency>) -> PipelineInfo {
-        let stage = |(index, counted): (usize, &Counted)| {
+        let stage = |counted: &Counted| {
             // Told by the counters: a handle of the channel here would keep it open when its stage is gone.
             let sent: Vec<_> = counted.inputs.iter().map(|(from, port)| (self.meters[*from].clone(), *port)).collect();
             let received = counted.meter.clone();
@@ -178,7 +178,7 @@ impl Wiring {
                 }),
             }
         };
-        PipelineInfo { name: plan.name.clone(), stages: stages.iter().enumerate().map(stage).collect(), latency }
+        PipelineInfo { name: plan.name.clone(), stages: stages.iter().map(stage).collect(), latency }
     }
 }
 

@@ -70,6 +70,12 @@ impl Payloads {
         self.properties.clear();
     }
 
+    /// Makes room for so many more payloads, and so many bytes of topics and bodies.
+    pub fn reserve(&mut self, payloads: usize, bytes: usize) {
+        self.records.reserve(payloads);
+        self.bytes.reserve(bytes);
+    }
+
     /// Adds one. A topic equal to the one before is kept once.
     pub fn push(&mut self, topic: &[u8], body: &[u8], arrival: Timestamp, delivery: Delivery) {
         let last = self.records.last().map(|record| record.topic);

@@ -179,15 +179,17 @@ impl Builder {
         let wrong = |kind: &ColumnType| format!("{} does not fit {kind}", shown());
         macro_rules! int {
             ($vec:expr) => {{
-                if text.iter().any(|byte| matches!(byte, b'.' | b'e' | b'E')) {
-                    return Err(format!(
-                        "expected a whole number ({}) written without point or exponent, got {}",
-                        self.kind,
-                        shown()
-                    ));
+                match number::integer(text).and_then(|value| value.try_into().ok()) {
+                    Some(value) => $vec.push(value),
+                    None if text.iter().any(|byte| matches!(byte, b'.' | b'e' | b'E')) => {
+                        return Err(format!(
+                            "expected a whole number ({}) written without point or exponent, got {}",
+                            self.kind,
+                            shown()
+                        ));
+                    }
+                    None => return Err(wrong(&self.kind)),
                 }
-                let value = number::integer(text).and_then(|value| value.try_into().ok());
-                $vec.push(value.ok_or_else(|| wrong(&self.kind))?)
             }};
         }
         if let ColumnType::Timestamp(when) = &self.kind {

@@ -8,13 +8,15 @@ use arrow::datatypes::SchemaRef;
 use crate::flow::payload::Payload;
 use crate::format::Malformed;
 use crate::format::builder::Builder;
-use crate::format::columns::{Columns, From};
+use crate::format::columns::{Column, Columns, From};
 
 /// The rows of a source under construction.
 pub struct Rows {
     schema: SchemaRef,
     columns: Columns,
     builders: Vec<Builder>,
+    /// Columns that do not come from the payload.
+    around: Vec<usize>,
     len: usize,
     /// Room for the captures of one topic; empty between payloads.
     captures: Vec<Option<&'static [u8]>>,
@@ -23,8 +25,10 @@ pub struct Rows {
 impl Rows {
     /// Of these columns, none yet.
     pub fn new(columns: &Columns) -> Self {
+        let around = |(index, column): (usize, &Column)| (!matches!(column.from, From::Payload(_))).then_some(index);
         Self {
             schema: columns.schema(),
+            around: columns.columns.iter().enumerate().filter_map(around).collect(),
             builders: columns.columns.iter().map(|column| Builder::new(column.kind.clone())).collect(),
             columns: columns.clone(),
             len: 0,
@@ -87,13 +91,13 @@ impl Rows {
 
     /// Fills the columns that do not come from the payload, for `count` rows.
     fn surround(&mut self, payload: &Payload<'_>, count: usize) -> Result<(), String> {
-        if count == 0 {
+        if count == 0 || self.around.is_empty() {
             return Ok(());
         }
         // An empty vector of another lifetime: collecting in place keeps its room.
         let mut captures: Vec<Option<&[u8]>> = take(&mut self.captures).into_iter().map(|_| None).collect();
         self.columns.topics.matches(payload.topic, &mut captures);
-        let filled = (0..self.builders.len()).try_for_each(|index| self.origin(index, payload, &captures, count));
+        let filled = (0..self.around.len()).try_for_each(|at| self.origin(self.around[at], payload, &captures, count));
         captures.clear();
         self.captures = captures.into_iter().map(|_| None).collect();
         filled

@@ -56,12 +56,18 @@ impl When {
         let Self::Unit(unit) = self else {
             return Err(format!("expected {}, got a number", self.expected()));
         };
-        let scale = match unit {
+        let scale: i32 = match unit {
             Unit::S => 6,
             Unit::Ms => 3,
             Unit::Us => 0,
             Unit::Ns => -3,
         };
+        // Nearly all times are whole numbers of few digits: no need of 128 bits.
+        if let (Some(whole), Ok(scale)) = (number::short_integer(text), u32::try_from(scale))
+            && let Some(micros) = whole.checked_mul(10i64.pow(scale))
+        {
+            return Ok(micros);
+        }
         let out = || format!("time {} does not fit 64 bits of microseconds", String::from_utf8_lossy(text));
         let (whole, negative, rest) = number::scaled(text, scale).ok_or_else(out)?;
         let nudge = match (unit, rest) {

@@ -137,8 +137,10 @@ impl Intake {
             }
             match self.decoder.push(&payload) {
                 Ok(rows) => {
-                    let expanded = i64::try_from(rows).unwrap_or(i64::MAX) - 1;
-                    self.meter.expanded.fetch_add(expanded, Relaxed);
+                    if rows != 1 {
+                        let expanded = i64::try_from(rows).unwrap_or(i64::MAX) - 1;
+                        self.meter.expanded.fetch_add(expanded, Relaxed);
+                    }
                     waiting.spans.push((index, rows));
                     waiting.rows += rows;
                 }

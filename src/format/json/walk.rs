@@ -308,7 +308,14 @@ impl Walk<'_> {
         self.at = start;
         let mut escaped = false;
         loop {
-            match self.body.get(self.at).copied() {
+            // A run without state: most strings are short and plain.
+            let from = self.at;
+            let plain = self.body[from..].iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20));
+            self.at = plain.map_or(self.body.len(), |plain| from + plain);
+            if escaped {
+                self.scratch.extend_from_slice(&self.body[from..self.at]);
+            }
+            match self.body.get(self.at) {
                 Some(b'"') => break,
                 Some(b'\\') => {
                     if !escaped {
@@ -318,13 +325,7 @@ impl Walk<'_> {
                     }
                     self.escape()?;
                 }
-                Some(0..0x20) => return bad(self.at, "a control character in a string must be escaped"),
-                Some(byte) => {
-                    if escaped {
-                        self.scratch.push(byte);
-                    }
-                    self.at += 1;
-                }
+                Some(_) => return bad(self.at, "a control character in a string must be escaped"),
                 None => return bad(self.at, "expected the closing quote, got the end"),
             }
         }

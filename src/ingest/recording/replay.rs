@@ -206,9 +206,13 @@ fn read(
     full: &mpsc::Sender<Result<Payloads, RecordingError>>,
     emptied: &crossbeam_channel::Receiver<Payloads>,
 ) {
+    // Chunks are much alike: one that comes back without its room, or does not come back, gets that of the last.
+    let mut room = (0, 0);
     loop {
         let mut chunk = emptied.try_recv().unwrap_or_default();
+        chunk.reserve(room.0, room.1);
         let outcome = recording.read(&mut chunk, CHUNK_PAYLOADS, CHUNK_BYTES);
+        room = (chunk.len(), chunk.len_bytes());
         // What was read before a wrong line goes first.
         let more = chunk.is_empty() || full.blocking_send(Ok(chunk)).is_ok();
         match outcome {

@@ -77,6 +77,15 @@ impl Inputs {
         self.times.len()
     }
 
+    /// Rows that stand side by side, without a copy.
+    pub(super) fn slice(&self, rows: std::ops::Range<usize>) -> Self {
+        let (start, len) = (rows.start, rows.len());
+        let some = |(args, keep): &(Vec<ArrayRef>, Option<BooleanArray>)| {
+            (args.iter().map(|arg| arg.slice(start, len)).collect(), keep.as_ref().map(|keep| keep.slice(start, len)))
+        };
+        Self { measures: self.measures.iter().map(some).collect(), times: self.times.slice(start, len) }
+    }
+
     /// Some of the rows.
     pub(super) fn take(&self, rows: &UInt32Array) -> Result<Self, ArrowError> {
         let some = |(args, keep): &(Vec<ArrayRef>, Option<BooleanArray>)| {
