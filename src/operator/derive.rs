@@ -122,3 +122,71 @@ impl Operator for Derive {
         Ok(out.emit(RecordBatch::try_new(self.columns.clone(), columns)?)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::cast::AsArray;
+    use arrow::array::types::{Float64Type, Int64Type};
+    use arrow::array::{Int64Array, TimestampMicrosecondArray};
+    use arrow::datatypes::DataType;
+
+    use super::*;
+    use crate::flow::outbox::Port;
+    use crate::flow::schema::timestamp_type;
+    use crate::flow::time::Span;
+
+    fn schema() -> StreamSchema {
+        let columns = vec![
+            Field::new("n", DataType::Int64, false),
+            Field::new("ts", timestamp_type(), false),
+            Field::new("m", DataType::Int64, true),
+        ];
+        StreamSchema { columns: Arc::new(Schema::new(columns)), time: 1, out_of_orderness: Span::from_secs(5) }
+    }
+
+    fn bind(text: &str) -> Result<Bound, Vec<Fault>> {
+        let (mut settings, faults) = Settings::of(text);
+        let spec = (KIND.parse)(&mut settings).unwrap();
+        settings.finish();
+        assert_eq!(*faults.borrow(), []);
+        spec.bind(&schema())
+    }
+
+    #[test]
+    fn columns_are_added_replaced_and_dropped() {
+        let text = "drop = [\"m\"]\n[columns]\nhalf = \"n / 2.0\"\nn = \"n + m\"";
+        let Bound { output, mut operator, about, .. } = bind(text).unwrap();
+        assert_eq!(output.names().collect::<Vec<_>>(), ["n", "ts", "half"]);
+        assert_eq!((output.time, output.out_of_orderness), (1, Span::from_secs(5)));
+        assert_eq!(about, "computes half, n, drops m");
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from(vec![3, 4])),
+            Arc::new(TimestampMicrosecondArray::from(vec![7, 8]).with_timezone("UTC")),
+            Arc::new(Int64Array::from(vec![None, Some(10)])),
+        ];
+        let mut out: Vec<(Port, RecordBatch)> = Vec::new();
+        operator.process(RecordBatch::try_new(schema().columns, columns).unwrap(), &mut out).unwrap();
+        let batch = &out[0].1;
+        assert_eq!(batch.schema(), output.columns);
+        // Every expression reads the row as it came: `half` is of the old `n`.
+        assert_eq!(batch.column(2).as_primitive::<Float64Type>().values(), &[1.5, 2.0]);
+        let replaced: Vec<_> = batch.column(0).as_primitive::<Int64Type>().iter().collect();
+        assert_eq!(replaced, [None, Some(14)]);
+    }
+
+    #[test]
+    fn all_faults_are_told_at_their_places() {
+        let text = "drop = [\"ts\", \"tz\"]\n[columns]\nts = \"ts\"\nhalf = \"k / 2\"";
+        let faults = bind(text).err().unwrap();
+        let at: Vec<&str> = faults.iter().map(|fault| &text[fault.at.clone()]).collect();
+        assert_eq!(at, ["ts", "k", "\"ts\"", "\"tz\""]);
+        assert_eq!(faults[3].help.as_deref(), Some("did you mean `ts`?"));
+    }
+
+    #[test]
+    fn an_operator_that_does_nothing_is_a_fault() {
+        let (mut settings, faults) = Settings::of("");
+        let _ = (KIND.parse)(&mut settings);
+        assert_eq!(faults.borrow().len(), 1);
+    }
+}

@@ -1,7 +1,7 @@
 //! The `filter` operator: rows for which a condition is true go on.
 
+use arrow::array::RecordBatch;
 use arrow::array::cast::AsArray;
-use arrow::array::{Array, RecordBatch};
 use arrow::compute::filter_record_batch;
 
 use crate::component::{Fault, Kind, Name};
@@ -43,15 +43,79 @@ impl Operator for Filter {
         let verdict = self.condition.evaluate(&batch)?;
         let verdict = verdict.as_boolean();
         // A condition that is null is not true.
-        let kept = if verdict.null_count() == 0 {
-            verdict.true_count()
-        } else {
-            verdict.iter().flatten().filter(|kept| *kept).count()
-        };
-        match kept {
+        match verdict.true_count() {
             0 => Ok(()),
             all if all == batch.num_rows() => Ok(out.emit(batch)?),
             _ => Ok(out.emit(filter_record_batch(&batch, verdict)?)?),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::types::Int64Type;
+    use arrow::array::{BooleanArray, Int64Array, TimestampMicrosecondArray};
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    use super::*;
+    use crate::component::Settings;
+    use crate::flow::outbox::Port;
+    use crate::flow::schema::timestamp_type;
+    use crate::flow::time::Span;
+
+    fn schema() -> StreamSchema {
+        let columns = vec![
+            Field::new("ts", timestamp_type(), false),
+            Field::new("n", DataType::Int64, true),
+            Field::new("ok", DataType::Boolean, true),
+        ];
+        StreamSchema { columns: Arc::new(Schema::new(columns)), time: 0, out_of_orderness: Span::ZERO }
+    }
+
+    fn bind(condition: &str) -> Result<Bound, Vec<Fault>> {
+        let (mut settings, _) = Settings::of(&format!("where = \"{condition}\""));
+        (KIND.parse)(&mut settings).unwrap().bind(&schema())
+    }
+
+    /// The values of `n` of every batch that goes on.
+    fn kept(condition: &str) -> Vec<Vec<i64>> {
+        let columns: Vec<arrow::array::ArrayRef> = vec![
+            Arc::new(TimestampMicrosecondArray::from(vec![0; 4]).with_timezone("UTC")),
+            Arc::new(Int64Array::from(vec![1, 2, 3, 4])),
+            Arc::new(BooleanArray::from(vec![Some(true), Some(false), None, Some(true)])),
+        ];
+        let mut out: Vec<(Port, RecordBatch)> = Vec::new();
+        let mut operator = bind(condition).unwrap().operator;
+        operator.process(RecordBatch::try_new(schema().columns, columns).unwrap(), &mut out).unwrap();
+        out.iter().map(|(_, batch)| batch.column(1).as_primitive::<Int64Type>().values().to_vec()).collect()
+    }
+
+    #[test]
+    fn rows_for_which_it_is_true_go_on() {
+        assert_eq!(kept("n > 2"), [[3, 4]]);
+        assert_eq!(kept("ok"), [[1, 4]]);
+        // Null is not true, and so is its opposite.
+        assert_eq!(kept("NOT ok"), [[2]]);
+        assert_eq!(kept("ok OR n = 3"), [[1, 3, 4]]);
+        assert_eq!(kept("ok IS NULL"), [[3]]);
+    }
+
+    #[test]
+    fn all_rows_or_none_are_not_copied() {
+        assert_eq!(kept("n < 9"), [[1, 2, 3, 4]]);
+        assert_eq!(kept("true"), [[1, 2, 3, 4]]);
+        assert_eq!(kept("n > 9"), Vec::<Vec<i64>>::new());
+    }
+
+    #[test]
+    fn what_is_no_condition_is_a_fault() {
+        let fault = |condition| bind(condition).err().unwrap().remove(0);
+        assert_eq!(
+            (fault("n > 2 AND okk").at, fault("n > 2 AND okk").help.unwrap()),
+            (19..22, "did you mean `ok`?".to_owned())
+        );
+        assert!(fault("n + 1").what.contains("true or false, got"), "{}", fault("n + 1").what);
     }
 }
