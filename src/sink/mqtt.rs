@@ -70,8 +70,11 @@ enum Part<'a> {
     Column(&'a str),
 }
 
+/// The parts of a topic template, each with its place in it; or the place that is wrong, and why.
+type Parts<'t> = Result<Vec<(Range<usize>, Part<'t>)>, (Range<usize>, String)>;
+
 /// The parts of a topic template with their places in it, or what is wrong and where.
-fn parts(template: &str) -> Result<Vec<(Range<usize>, Part<'_>)>, (Range<usize>, String)> {
+fn parts(template: &str) -> Parts<'_> {
     let mut parts = Vec::new();
     let mut from = 0;
     while from < template.len() {
