@@ -38,8 +38,8 @@ def main(binary, feed):
             ours.append(timed(run))
             theirs.append(timed(lambda: duckdb.connect().execute(QUERY.format(feed=feed, out=f"{folder}/theirs.parquet"))))
         count = "SELECT count(*), sum(samples)::BIGINT FROM read_parquet('{}')"
-        a = duckdb.sql(count.format(f"{folder}/ours/**/*.parquet")).fetchone()
-        b = duckdb.sql(count.format(f"{folder}/theirs.parquet")).fetchone()
+        a = duckdb.sql(count.format(f"{folder}/ours/**/*.parquet")).fetchall()[0]
+        b = duckdb.sql(count.format(f"{folder}/theirs.parquet")).fetchall()[0]
         assert a == b, f"streamgauge {a}, DuckDB {b}"
         print(f"{a[1]} rows, {a[0]} windows: streamgauge {min(ours):.2f} s, DuckDB {min(theirs):.2f} s, "
               f"DuckDB/streamgauge {min(theirs) / min(ours):.2f}")
