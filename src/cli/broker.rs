@@ -26,52 +26,58 @@ const SEGMENTS_MAX: usize = 16;
 const HELLO_MILLIS_MAX: u16 = 10_000;
 
 /// How long the broker may take to answer after its start.
-const START_MAX: Duration = Duration::from_secs(10);
+const START_MAX: Duration = Duration::from_secs(5);
+
+/// How many ports are tried.
+const ATTEMPTS_MAX: u32 = 4;
 
 /// How long to wait before the broker is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
 
-/// An MQTT broker inside this process, for MQTT 5 and, on another port, MQTT 3.1.1.
+/// An MQTT 5 broker inside this process.
 ///
-/// rumqttd cannot be stopped: its threads and ports live until the process ends.
+/// rumqttd cannot be stopped: its threads and its port live until the process ends.
 #[derive(Debug)]
 pub struct EmbeddedBroker {
-    v5: SocketAddr,
-    v4: SocketAddr,
+    address: SocketAddr,
 }
 
 impl EmbeddedBroker {
-    /// Starts it on free ports of 127.0.0.1, and waits until it answers.
+    /// Starts it on a free port of 127.0.0.1, and waits until it answers. Between finding a port and taking it somebody
+    /// else may take it, which rumqttd does not survive: then another port is tried.
     pub fn start() -> io::Result<Self> {
-        // Both are held until both are known, so that they differ.
-        let (free_v5, free_v4) = (free_port()?, free_port()?);
-        let (v5, v4) = (free_v5.local_addr()?, free_v4.local_addr()?);
-        drop((free_v5, free_v4));
-        let config = config(v5, v4);
+        let mut attempts = 1;
+        loop {
+            match Self::start_once() {
+                Err(why) if attempts < ATTEMPTS_MAX => {
+                    tracing::debug!(%why, attempts, "the embedded broker did not start")
+                }
+                started => return started,
+            }
+            attempts += 1;
+        }
+    }
+
+    fn start_once() -> io::Result<Self> {
+        let address = free_port()?.local_addr()?;
         // It builds its threads on its own one, and stays there for as long as they live.
         thread::Builder::new().name("broker".to_owned()).spawn(move || {
-            if let Err(why) = Broker::new(config).start() {
-                tracing::error!("the embedded broker failed: {why}");
+            if let Err(why) = Broker::new(config(address)).start() {
+                tracing::debug!("the embedded broker failed: {why}");
             }
         })?;
-        wait_for(v5, 5)?;
-        wait_for(v4, 4)?;
-        Ok(Self { v5, v4 })
+        wait_for(address)?;
+        Ok(Self { address })
     }
 
-    /// Where it speaks MQTT 5.
+    /// Where it listens.
     pub const fn address(&self) -> SocketAddr {
-        self.v5
+        self.address
     }
 
-    /// Where it speaks MQTT 3.1.1.
-    pub const fn address_v4(&self) -> SocketAddr {
-        self.v4
-    }
-
-    /// `mqtt://127.0.0.1:PORT`, for MQTT 5.
+    /// `mqtt://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
-        format!("mqtt://{}", self.v5)
+        format!("mqtt://{}", self.address)
     }
 }
 
@@ -79,8 +85,8 @@ fn free_port() -> io::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
 }
 
-fn config(v5: SocketAddr, v4: SocketAddr) -> Config {
-    let server = |name: &str, listen| {
+fn config(listen: SocketAddr) -> Config {
+    let server = |name: &str| {
         let connections = ConnectionSettings {
             connection_timeout_ms: HELLO_MILLIS_MAX,
             max_payload_size: PAYLOAD_BYTES_MAX,
@@ -101,14 +107,14 @@ fn config(v5: SocketAddr, v4: SocketAddr) -> Config {
         max_segment_count: SEGMENTS_MAX,
         ..RouterConfig::default()
     };
-    Config { router, v5: server("broker-v5", v5), v4: server("broker-v4", v4), ..Config::default() }
+    Config { router, v5: server("broker-v5"), ..Config::default() }
 }
 
 /// Waits until the broker lets somebody in.
-fn wait_for(broker: SocketAddr, level: u8) -> io::Result<()> {
+fn wait_for(broker: SocketAddr) -> io::Result<()> {
     let until = Instant::now() + START_MAX;
     loop {
-        match say_hello(broker, level) {
+        match say_hello(broker) {
             Ok(()) => return Ok(()),
             Err(why) if Instant::now() >= until => return Err(why),
             Err(_) => thread::sleep(ASK_AGAIN),
@@ -117,15 +123,13 @@ fn wait_for(broker: SocketAddr, level: u8) -> io::Result<()> {
 }
 
 /// One whole session: CONNECT, CONNACK, DISCONNECT.
-fn say_hello(broker: SocketAddr, level: u8) -> io::Result<()> {
+fn say_hello(broker: SocketAddr) -> io::Result<()> {
     let mut stream = TcpStream::connect_timeout(&broker, START_MAX)?;
     stream.set_read_timeout(Some(START_MAX))?;
-    // Clean start, 60 s keep-alive, no properties (which only MQTT 5 has), the client id "hello".
-    let mut connect = vec![0, 4, b'M', b'Q', b'T', b'T', level, 0b10, 0, 60];
-    connect.extend_from_slice(if level == 5 { &[0] } else { &[] });
+    // Clean start, 60 s keep-alive, no properties, the client id "hello".
+    let mut connect = vec![0x10, 18, 0, 4, b'M', b'Q', b'T', b'T', 5, 0b10, 0, 60, 0];
     connect.extend_from_slice(b"\0\x05hello");
-    let len = u8::try_from(connect.len()).expect("eighteen bytes");
-    stream.write_all(&[&[0x10, len], connect.as_slice()].concat())?;
+    stream.write_all(&connect)?;
     let mut answer = [0; 4];
     stream.read_exact(&mut answer)?;
     if answer[0] != 0x20 || answer[3] != 0 {

@@ -75,7 +75,7 @@ pub(super) fn drive(
         let listener = runtime.block_on(tokio::net::TcpListener::bind(address));
         let listener = listener.map_err(|error| format!("cannot listen on {address}: {error}"))?;
         let local = listener.local_addr().map_err(|error| format!("cannot tell where it listens: {error}"))?;
-        tracing::info!("listening on http://{local}");
+        // Not a log line: scripts wait for it, whatever is logged and how.
         eprintln!("listening on http://{local}");
         runtime.spawn(http::serve(listener, telemetry.clone(), options.token.clone(), serving.clone()));
     }

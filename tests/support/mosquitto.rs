@@ -29,24 +29,33 @@ impl Mosquitto {
             super::skip(&format!("{PROGRAM} is not installed"));
             return None;
         }
-        let port = free_port();
         let extra = extra.replace("{dir}", dir.path().to_str().unwrap());
-        let config = format!("listener {port} 127.0.0.1\nuser root\nmax_queued_messages 0\n{extra}\n");
-        std::fs::write(dir.path().join("mosquitto.conf"), config).unwrap();
-        let child = Self::spawn(&dir, port);
-        Some(Self { child, port, dir })
+        // Somebody else may take the port between finding and using it.
+        for _ in 0..5 {
+            let port = free_port();
+            let config = format!("listener {port} 127.0.0.1\nuser root\nmax_queued_messages 0\n{extra}\n");
+            std::fs::write(dir.path().join("mosquitto.conf"), config).unwrap();
+            if let Some(child) = Self::spawn(&dir, port) {
+                return Some(Self { child, port, dir });
+            }
+        }
+        panic!("mosquitto does not start with\n{extra}");
     }
 
-    fn spawn(dir: &tempfile::TempDir, port: u16) -> Child {
+    /// `None` where it ends instead of listening.
+    fn spawn(dir: &tempfile::TempDir, port: u16) -> Option<Child> {
         let mut command = Command::new(PROGRAM);
         command.arg("-c").arg(dir.path().join("mosquitto.conf")).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().unwrap();
+        let mut child = command.spawn().unwrap();
         let until = Instant::now() + Duration::from_secs(10);
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            if child.try_wait().unwrap().is_some() {
+                return None;
+            }
             assert!(Instant::now() < until, "mosquitto does not listen");
             std::thread::sleep(Duration::from_millis(20));
         }
-        child
+        Some(child)
     }
 
     pub fn url(&self) -> String {
@@ -64,7 +73,7 @@ impl Mosquitto {
     }
 
     pub fn start_again(&mut self) {
-        self.child = Self::spawn(&self.dir, self.port);
+        self.child = Self::spawn(&self.dir, self.port).expect("the port is still ours");
     }
 
     fn signal(&self, name: &str) {
