@@ -49,6 +49,13 @@ fn every_example_passes_check() {
 }
 
 #[test]
+fn the_pipeline_of_the_readme_passes_check() {
+    let readme = std::fs::read_to_string(project("README.md")).unwrap();
+    let block = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    streamgauge::pipeline::load_text("README.md", block, &|_| None).unwrap_or_else(|faults| panic!("{faults}"));
+}
+
+#[test]
 fn plant() {
     check("plant", &[("history", "plant"), ("late", "plant-late"), ("rejected", "plant-rejected")]);
 }
