@@ -122,6 +122,14 @@ impl Run {
     }
 }
 
+impl Drop for Run {
+    /// A test that failed leaves nothing running.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// At QoS 1, in order; returns once the broker has acknowledged every one.
 fn publish(broker: &Mosquitto, topic: &'static str, bodies: impl Iterator<Item = String> + Send) {
     let message = |body: String| FleetMessage {
