@@ -187,6 +187,28 @@ fn a_repeat_replaces_and_an_epoch_without_rows_makes_no_file() {
 }
 
 #[test]
+fn the_bytes_do_not_depend_on_how_rows_came() {
+    let devices: Vec<String> = (0..7).map(|device| format!("d{device}")).collect();
+    // Enough rows for several pages of every column.
+    let all: Vec<Line<'_>> = (0..50_000_i64)
+        .map(|n| (Some("north"), devices[(n % 7) as usize].as_str(), TEN + n, n * n, Some(n as f64 / 3.0)))
+        .collect();
+    let bytes = |cut: usize| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut sink = open(folder.path(), Vec::new()).unwrap();
+        all.chunks(cut).for_each(|lines| sink.write(&rows(lines)).unwrap());
+        sink.finish(Epoch(0)).unwrap();
+        let names = files(folder.path());
+        assert_eq!(names.len(), 1);
+        std::fs::read(folder.path().join(&names[0])).unwrap()
+    };
+    let whole = bytes(50_000);
+    for cut in [777, 1_000, 8_192, 20_000] {
+        assert!(bytes(cut) == whole, "in batches of {cut}");
+    }
+}
+
+#[test]
 fn rolled_rows_wait_for_their_bound_or_the_end() {
     let folder = tempfile::tempdir().unwrap();
     let mut sink = open(folder.path(), roll(10)).unwrap();

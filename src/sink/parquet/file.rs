@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use ::parquet::arrow::ArrowWriter;
 use ::parquet::file::metadata::KeyValue;
-use arrow::array::RecordBatch;
+use arrow::array::{Array, RecordBatch};
+use arrow::compute::concat_batches;
 
 use crate::sink::SinkError;
 
@@ -48,6 +49,10 @@ impl Spool {
     }
 }
 
+/// Rows that are handed to the encoder at once: always so many, but for the last of a file. It decides at the end of each
+/// hand-over whether a page is full, so bytes would depend on how rows came otherwise.
+const ENCODE_ROWS: usize = 8_192;
+
 /// A file that takes rows.
 pub(super) struct OpenFile {
     /// Below the sink's folder.
@@ -58,6 +63,10 @@ pub(super) struct OpenFile {
     /// Memory held by rows that are not encoded to the end.
     pub(super) buffered: usize,
     pub(super) opened: Instant,
+    /// Fewer than [`ENCODE_ROWS`] rows, not handed to the encoder yet.
+    waiting: Vec<RecordBatch>,
+    waiting_rows: usize,
+    waiting_bytes: usize,
     writer: ArrowWriter<Vec<u8>>,
     spool: Spool,
 }
@@ -65,19 +74,58 @@ pub(super) struct OpenFile {
 impl OpenFile {
     pub(super) fn new(folder: PathBuf, tmp: PathBuf, writer: ArrowWriter<Vec<u8>>) -> Self {
         let spool = Spool { path: tmp, file: None, flushed: 0, pending: Vec::new() };
-        Self { folder, used: 0, rows: 0, buffered: 0, opened: Instant::now(), writer, spool }
+        let (waiting, opened) = (Vec::new(), Instant::now());
+        Self {
+            folder,
+            used: 0,
+            rows: 0,
+            buffered: 0,
+            opened,
+            waiting,
+            waiting_rows: 0,
+            waiting_bytes: 0,
+            writer,
+            spool,
+        }
     }
 
     /// Takes rows, in memory.
     pub(super) fn append(&mut self, rows: &RecordBatch) -> Result<(), SinkError> {
-        self.writer.write(rows).map_err(|error| encoding(&error))?;
         self.rows += rows.num_rows();
+        let mut start = 0;
+        while start < rows.num_rows() {
+            let len = (ENCODE_ROWS - self.waiting_rows).min(rows.num_rows() - start);
+            let slice = rows.slice(start, len);
+            self.waiting_rows += len;
+            self.waiting_bytes += bytes_of(&slice);
+            self.waiting.push(slice);
+            start += len;
+            if self.waiting_rows == ENCODE_ROWS {
+                self.encode()?;
+            }
+        }
         self.drain();
         Ok(())
     }
 
+    /// Hands what waits to the encoder.
+    fn encode(&mut self) -> Result<(), SinkError> {
+        (self.waiting_rows, self.waiting_bytes) = (0, 0);
+        let waiting = std::mem::take(&mut self.waiting);
+        let encoded = match waiting.as_slice() {
+            [] => Ok(()),
+            [rows] => self.writer.write(rows),
+            [first, ..] => match concat_batches(first.schema_ref(), &waiting) {
+                Ok(rows) => self.writer.write(&rows),
+                Err(error) => Err(error.into()),
+            },
+        };
+        encoded.map_err(|error| encoding(&error))
+    }
+
     /// Ends the row group early, so that its rows cost no more memory than their encoded form.
     pub(super) fn end_row_group(&mut self) -> Result<(), SinkError> {
+        self.encode()?;
         self.writer.flush().map_err(|error| encoding(&error))?;
         self.drain();
         Ok(())
@@ -85,12 +133,12 @@ impl OpenFile {
 
     fn drain(&mut self) {
         self.spool.pending.append(self.writer.inner_mut());
-        self.buffered = self.writer.memory_size();
+        self.buffered = self.writer.memory_size() + self.waiting_bytes;
     }
 
     /// About how large the file would be.
     pub(super) fn bytes(&self) -> u64 {
-        (self.writer.bytes_written() + self.writer.in_progress_size()) as u64
+        (self.writer.bytes_written() + self.writer.in_progress_size() + self.waiting_bytes) as u64
     }
 
     /// Whether it has a file on disk.
@@ -108,6 +156,7 @@ impl OpenFile {
 
     /// Encodes the rest, in memory.
     pub(super) fn close(mut self, metadata: Vec<KeyValue>) -> Result<ClosedFile, SinkError> {
+        self.encode()?;
         for entry in metadata {
             self.writer.append_key_value_metadata(entry);
         }
@@ -115,6 +164,11 @@ impl OpenFile {
         spool.pending.append(&mut self.writer.into_inner().map_err(|error| encoding(&error))?);
         Ok(ClosedFile { folder: self.folder, spool, durable: false, target: None })
     }
+}
+
+/// What the rows take in memory, without what their buffers hold beside them.
+fn bytes_of(rows: &RecordBatch) -> usize {
+    rows.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0)).sum()
 }
 
 /// A complete file, that nobody sees yet.
