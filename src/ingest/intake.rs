@@ -7,10 +7,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use arrow::array::builder::{BinaryBuilder, StringBuilder, TimestampMicrosecondBuilder, UInt64Builder};
 use arrow::array::cast::AsArray;
 use arrow::array::types::TimestampMicrosecondType;
-use arrow::array::{Array, BooleanArray, RecordBatch};
+use arrow::array::{
+    Array, ArrayRef, BinaryArray, BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array,
+};
 use arrow::compute::filter_record_batch;
 use arrow::error::ArrowError;
 use tokio::sync::mpsc::{self, error::TryRecvError};
@@ -18,7 +19,7 @@ use tokio::sync::mpsc::{self, error::TryRecvError};
 use crate::flow::message::{Message, Severed};
 use crate::flow::meter::{Meter, SourceMeter};
 use crate::flow::outbox::{Emit, Outbox, Port};
-use crate::flow::payload::{Payload, Payloads};
+use crate::flow::payload::Payloads;
 use crate::flow::schema::dead_letter_schema;
 use crate::flow::time::{Span, Timestamp};
 use crate::format::Decoder;
@@ -147,7 +148,7 @@ impl Intake {
                 Err(malformed) => match self.on_error {
                     OnError::DeadLetter => {
                         self.meter.dead_letter.fetch_add(1, Relaxed);
-                        letters.push(&self.name, &payload, &malformed.why, malformed.at);
+                        letters.push(index, malformed.why, malformed.at);
                     }
                     OnError::Drop => drop(self.meter.dropped.fetch_add(1, Relaxed)),
                     OnError::Stop => {
@@ -158,7 +159,10 @@ impl Intake {
             }
         }
         self.rows(payloads, &mut waiting, &mut letters)?;
-        self.outbox.emit_to(Port::Side, letters.finish()?).map_err(Into::into)
+        match letters.finish(&self.name, payloads)? {
+            Some(letters) => Ok(self.outbox.emit_to(Port::Side, letters)?),
+            None => Ok(()),
+        }
     }
 
     /// Sends the rows that wait in the decoder, and the watermarks between and after them.
@@ -220,7 +224,7 @@ impl Intake {
                         self.max_future
                     );
                     self.meter.future.fetch_add(1, Relaxed);
-                    letters.push(&self.name, &payload, &why, None);
+                    letters.push(index, why, None);
                 }
                 row += 1;
             }
@@ -239,40 +243,44 @@ impl Intake {
     }
 }
 
-/// Rows of `NAME.dead_letter` under construction.
+/// What of a batch of payloads goes to `NAME.dead_letter`. Payloads without rows are noted when they are read and rows of
+/// the future when their batch is sent; the order is that of the payloads all the same, whatever was read together.
 #[derive(Default)]
-struct DeadLetters {
-    arrival: TimestampMicrosecondBuilder,
-    source: StringBuilder,
-    topic: StringBuilder,
-    reason: StringBuilder,
-    offset: UInt64Builder,
-    payload: BinaryBuilder,
+struct DeadLetters(Vec<Letter>);
+
+struct Letter {
+    /// The payload's place.
+    index: usize,
+    reason: String,
+    /// The byte that is to blame.
+    offset: Option<usize>,
 }
 
 impl DeadLetters {
-    fn push(&mut self, source: &str, payload: &Payload<'_>, reason: &str, offset: Option<usize>) {
-        // Where nobody knows when it arrived, the column says the epoch rather than a null.
-        let arrival = if payload.arrival == Timestamp::START { 0 } else { payload.arrival.micros() };
-        self.arrival.append_value(arrival);
-        self.source.append_value(source);
-        self.topic.append_value(String::from_utf8_lossy(payload.topic));
-        self.reason.append_value(reason);
-        self.offset.append_option(offset.map(|offset| offset as u64));
-        self.payload.append_value(payload.body);
+    fn push(&mut self, index: usize, reason: String, offset: Option<usize>) {
+        self.0.push(Letter { index, reason, offset });
     }
 
-    fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
-        RecordBatch::try_new(
-            dead_letter_schema().columns,
-            vec![
-                Arc::new(self.arrival.finish().with_timezone("UTC")),
-                Arc::new(self.source.finish()),
-                Arc::new(self.topic.finish()),
-                Arc::new(self.reason.finish()),
-                Arc::new(self.offset.finish()),
-                Arc::new(self.payload.finish()),
-            ],
-        )
+    /// The rows; `None` where there are none, as nearly always.
+    fn finish(mut self, source: &str, payloads: &Payloads) -> Result<Option<RecordBatch>, ArrowError> {
+        if self.0.is_empty() {
+            return Ok(None);
+        }
+        self.0.sort_by_key(|letter| letter.index);
+        let letters = || self.0.iter().map(|letter| (letter, payloads.get(letter.index)));
+        // Where nobody knows when it arrived, the column says the epoch rather than a null.
+        let arrival = |at: Timestamp| if at == Timestamp::START { 0 } else { at.micros() };
+        let arrivals =
+            TimestampMicrosecondArray::from_iter_values(letters().map(|(_, payload)| arrival(payload.arrival)));
+        let topics = letters().map(|(_, payload)| String::from_utf8_lossy(payload.topic));
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(arrivals.with_timezone("UTC")),
+            Arc::new(StringArray::from_iter_values(letters().map(|_| source))),
+            Arc::new(StringArray::from_iter_values(topics)),
+            Arc::new(StringArray::from_iter_values(letters().map(|(letter, _)| &letter.reason))),
+            Arc::new(UInt64Array::from_iter(letters().map(|(letter, _)| letter.offset.map(|offset| offset as u64)))),
+            Arc::new(BinaryArray::from_iter_values(letters().map(|(_, payload)| payload.body))),
+        ];
+        RecordBatch::try_new(dead_letter_schema().columns, columns).map(Some)
     }
 }
