@@ -246,7 +246,6 @@ impl Launching<'_> {
             meter: meter.clone(),
             stage: self.wiring.meters[stage].clone(),
             observer: Box::new(move |at, arrival| remember(&arrivals, at, arrival)),
-            reached: Timestamp::START,
             outbox: self.wiring.outbox(stage, self.rows_max),
         };
         self.crew.spawn(&name, move || Ok(intake.run(crossings)?))?;

@@ -95,14 +95,6 @@ impl Payloads {
         }
     }
 
-    /// Adds those of another, in order.
-    pub fn append(&mut self, other: &Self) {
-        for payload in other.iter() {
-            self.push(payload.topic, payload.body, payload.arrival, payload.delivery);
-            self.set_properties(payload.properties.to_vec());
-        }
-    }
-
     fn keep(&mut self, bytes: &[u8]) -> (usize, usize) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(bytes);

@@ -57,8 +57,6 @@ pub struct Intake {
     pub stage: Arc<Meter>,
     /// Told each watermark with the arrival time of the payload that raised it.
     pub observer: Box<dyn FnMut(Timestamp, Timestamp) + Send>,
-    /// The last watermark that went on: [`Timestamp::START`] at first.
-    pub reached: Timestamp,
     /// The way on.
     pub outbox: Outbox,
 }
@@ -191,8 +189,10 @@ impl Intake {
             start = cut.at;
         }
         self.outbox.emit(batch.slice(start, batch.num_rows() - start))?;
-        let at = self.watermarks.current();
-        Ok(self.reach(at, arrival)?)
+        match self.watermarks.emit() {
+            Some(at) => Ok(self.reach(at, arrival)?),
+            None => Ok(()),
+        }
     }
 
     /// Takes out the rows that lie too far after their arrival, and gives them to the dead letters.
@@ -232,12 +232,8 @@ impl Intake {
         filter_record_batch(&batch, &BooleanArray::from(keep))
     }
 
-    /// Event time has reached a point: passes it on if that is news.
+    /// Event time has reached a point that no watermark before had.
     fn reach(&mut self, at: Timestamp, arrival: Timestamp) -> Result<(), Severed> {
-        if at <= self.reached {
-            return Ok(());
-        }
-        self.reached = at;
         (self.observer)(at, arrival);
         self.outbox.send(Message::Watermark(at))
     }
