@@ -320,7 +320,7 @@ fn hopped(batch: &RecordBatch, batches: usize, channel_batches: usize) -> usize 
             match inbox.recv().expect("the other end says when it is over") {
                 Message::Batch(batch) => rows += batch.num_rows(),
                 Message::End(_) => return rows,
-                Message::Watermark(_) | Message::Barrier(_) => (),
+                Message::Watermark(_) | Message::Mark(_) | Message::Barrier(_) | Message::Stop(_) => (),
             }
         }
     })

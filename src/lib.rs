@@ -17,17 +17,18 @@
 //!
 //! 1. [`flow`]: what flows, and the pipes. Knows no other folder.
 //! 2. [`component`]: how anything named in a pipeline file is found and read.
-//! 3. [`ingest`]: the world to the first batch; async code ends here.
-//! 4. [`mod@format`]: payloads to rows.
-//! 5. [`operator`]: rows to rows; [`operator::window`] is the heart.
-//! 6. [`expr`]: SQL text to what can be evaluated, by DataFusion.
-//! 7. [`sink`]: rows to the world.
-//! 8. [`pipeline`]: a TOML file to a checked plan; opens nothing.
-//! 9. [`engine`]: threads, epochs, the end.
-//! 10. [`telemetry`]: meters as Prometheus text, the HTTP server.
-//! 11. [`cli`]: the command line.
+//! 3. [`disk`]: what must survive a crash needs of a file system.
+//! 4. [`ingest`]: the world to the first batch; async code ends here.
+//! 5. [`mod@format`]: payloads to rows.
+//! 6. [`operator`]: rows to rows; [`operator::window`] is the heart.
+//! 7. [`expr`]: SQL text to what can be evaluated, by DataFusion.
+//! 8. [`sink`]: rows to the world.
+//! 9. [`pipeline`]: a TOML file to a checked plan; opens nothing.
+//! 10. [`engine`]: threads, epochs, the end.
+//! 11. [`telemetry`]: meters as Prometheus text, the HTTP server.
+//! 12. [`cli`]: the command line.
 //!
-//! Borders, kept by a test: `flow` uses nothing of ours; components (`ingest format operator sink`) use only `flow`,
+//! Borders, kept by a test: `flow` and `disk` use nothing of ours; components (`ingest format operator sink`) use only `flow`,
 //! `component`, `expr` and each other's traits; `pipeline` uses components; only `cli` uses `engine`; `tokio` stands only in
 //! `ingest`, the network sinks, `engine` and `telemetry`; no wall clock in `operator`, `format` and `expr`.
 
@@ -35,6 +36,7 @@
 
 pub mod cli;
 pub mod component;
+pub mod disk;
 pub mod engine;
 pub mod expr;
 pub mod flow;

@@ -16,7 +16,7 @@ use streamgauge::flow::meter::Meter;
 use streamgauge::flow::outbox::{Emit, Outbox};
 use streamgauge::flow::time::Timestamp;
 use streamgauge::operator::{Operator, OperatorError};
-use streamgauge::sink::{Sink, SinkError};
+use streamgauge::sink::{Sink, SinkError, Unpublished};
 use streamgauge::telemetry::Health;
 
 /// One row with one number.
@@ -112,6 +112,7 @@ proptest! {
                     epoch += 1;
                 }
                 Message::End(end) => prop_assert_eq!(*end, Epoch(epochs)),
+                Message::Mark(_) | Message::Stop(_) => prop_assert!(false, "nobody sent it"),
             }
         }
         prop_assert_eq!((epoch, seen), (epochs, rows));
@@ -200,10 +201,10 @@ impl Sink for Seen {
         Ok(())
     }
 
-    fn commit(&mut self, epoch: Epoch) -> Result<(), SinkError> {
+    fn prepare(&mut self, epoch: Epoch, _: bool) -> Result<Unpublished, SinkError> {
         let rows = std::mem::take(&mut *self.open.lock().unwrap());
         self.committed.lock().unwrap().push((epoch.0, rows));
-        Ok(())
+        Ok(Unpublished::default())
     }
 }
 
@@ -211,6 +212,7 @@ fn sink_stage() -> SinkStage {
     SinkStage {
         name: "seen".to_owned(),
         health: Arc::new(Health::default()),
+        disk: streamgauge::disk::real(),
         written: Box::new(|_| ()),
         reached: Box::new(|_| ()),
     }

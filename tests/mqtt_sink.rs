@@ -46,7 +46,15 @@ fn schema() -> StreamSchema {
 fn sink(text: &str) -> Box<dyn Sink> {
     let spec = spec(text).unwrap();
     assert_eq!(spec.check(&schema()), []);
-    let context = SinkContext { pipeline: "p".into(), name: "out".into(), run: "r".into(), boards: Arc::default() };
+    let context = SinkContext {
+        pipeline: "p".into(),
+        name: "out".into(),
+        run: "r".into(),
+        boards: Arc::default(),
+        disk: streamgauge::disk::real(),
+        epoch: Epoch(0),
+        epoch_every: Span::from_secs(10),
+    };
     spec.open(&context, &schema()).unwrap()
 }
 
@@ -105,7 +113,7 @@ fn rows_arrive_under_their_topics() {
         let mut sink = sink(&format!("url = \"{}\"\n{topic}", broker.url()));
         sink.write(&rows(&[(Some("a"), 1, Some(0.5)), (Some("b/#"), i64::MAX, None), (None, -3, Some(f64::NAN))]))
             .unwrap();
-        sink.commit(Epoch(0)).unwrap();
+        sink.prepare(Epoch(0), false).unwrap();
         let seen = read(&runtime, &mut *source, 3);
         let expected = [
             ("a/1", r#"{"at":"1970-01-01T00:00:00Z","d":"a","n":1,"x":0.5}"#),
@@ -130,7 +138,7 @@ fn retained_rows_are_there_for_those_who_come_later() {
     let runtime = Runtime::new().unwrap();
     let mut sink = sink(&format!("url = \"{}\"\ntopic = \"last/{{d}}\"\nretain = true", broker.url()));
     sink.write(&numbered(0..10)).unwrap();
-    sink.commit(Epoch(0)).unwrap();
+    sink.prepare(Epoch(0), false).unwrap();
     let mut source = listen(&runtime, &broker, "last/#", "");
     let seen = read(&runtime, &mut *source, 1);
     assert_eq!((seen.len(), seen[0].1["n"].as_i64(), seen[0].2), (1, Some(9), true));
@@ -143,7 +151,7 @@ fn nothing_is_lost_when_the_broker_restarts() {
     // Retained, each row under a topic of its own: the broker shows what it has taken since its start.
     let mut sink = sink(&format!("url = \"{}\"\ntopic = \"s/{{n}}\"\nretain = true", broker.url()));
     persist(|| sink.write(&numbered(0..500)));
-    persist(|| sink.commit(Epoch(0)));
+    persist(|| sink.prepare(Epoch(0), false).map(drop));
     broker.stop();
     let restart = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(700));
@@ -152,7 +160,7 @@ fn nothing_is_lost_when_the_broker_restarts() {
     });
     // More than may wait: the call is held up until the broker is back.
     persist(|| sink.write(&numbered(500..3_000)));
-    persist(|| sink.commit(Epoch(1)));
+    persist(|| sink.prepare(Epoch(1), false).map(drop));
     let broker = restart.join().unwrap();
     let mut source = listen(&runtime, &broker, "s/#", "");
     let mut seen = BTreeSet::new();
@@ -171,7 +179,7 @@ fn strangers_are_told_to_check_their_password() {
         let login = "username = \"u\"\npassword = \"hunter2\"";
         let mut sink = sink(&format!("url = \"{}\"\ntopic = \"t\"\nprotocol = {protocol}\n{login}", broker.url()));
         sink.write(&numbered(0..1)).unwrap();
-        let why = sink.commit(Epoch(0)).unwrap_err();
+        let why = sink.prepare(Epoch(0), false).unwrap_err();
         assert!(matches!(&why, SinkError::Fatal(why) if why.contains("check `username` and `password`")), "{why}");
         assert!(!why.to_string().contains("hunter2"));
     }
@@ -207,7 +215,7 @@ fn a_broker_that_reads_no_more_is_given_up() {
     let writing = std::thread::spawn(move || {
         let mut sink = sink(&settings);
         persist(|| sink.write(&batch));
-        persist(|| sink.commit(Epoch(0)));
+        persist(|| sink.prepare(Epoch(0), false).map(drop));
     });
     let (_peer, seen) = runtime.block_on(async {
         let mut deaf = broker.accept().await;
@@ -229,7 +237,7 @@ fn a_broker_that_hangs_up_at_each_row_is_not_stormed() {
     let writing = std::thread::spawn(move || {
         let mut sink = sink(&settings);
         persist(|| sink.write(&numbered(0..3)));
-        persist(|| sink.commit(Epoch(0)));
+        persist(|| sink.prepare(Epoch(0), false).map(drop));
     });
     let (_peer, seen) = runtime.block_on(async {
         let until = tokio::time::Instant::now() + Duration::from_secs(3);

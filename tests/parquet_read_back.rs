@@ -9,10 +9,11 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use streamgauge::component::{Name, Node, Settings, Value};
+use streamgauge::disk;
 use streamgauge::flow::message::Epoch;
 use streamgauge::flow::schema::{StreamSchema, timestamp_type};
 use streamgauge::flow::time::Span;
-use streamgauge::sink::{Sink, SinkContext, SinkError, parquet};
+use streamgauge::sink::{Sink, SinkContext, SinkError, parquet, publish};
 
 /// 2026-11-25T10:00:00Z.
 const TEN: i64 = 1_795_600_800_000_000;
@@ -58,9 +59,22 @@ fn open(path: &Path, more: Vec<(Name, Node)>) -> Result<Box<dyn Sink>, SinkError
     let spec = (parquet::KIND.parse)(&mut settings).unwrap();
     settings.finish();
     assert_eq!((faults.borrow().as_slice(), spec.check(&schema()).as_slice()), ([].as_slice(), [].as_slice()));
-    let context =
-        SinkContext { pipeline: "plant".into(), name: "lake".into(), run: "r1".into(), boards: Arc::default() };
+    let context = SinkContext {
+        pipeline: "plant".into(),
+        name: "lake".into(),
+        run: "r1".into(),
+        boards: Arc::default(),
+        disk: disk::real(),
+        epoch: Epoch(0),
+        epoch_every: Span::from_secs(10),
+    };
     spec.open(&context, &schema())
+}
+
+/// Ends an epoch as a run without a state folder does.
+fn commit(sink: &mut dyn Sink, epoch: Epoch, last: bool) -> Result<(), SinkError> {
+    let prepared = sink.prepare(epoch, last)?;
+    publish(&*disk::real(), &prepared.files)
 }
 
 fn partitioned() -> Vec<(Name, Node)> {
@@ -138,7 +152,7 @@ fn duckdb_polars_and_pyarrow_read_what_was_written() {
     let mut sink = open(&root, partitioned()).unwrap();
     sink.write(&hostile()).unwrap();
     assert_eq!(files(&root), [] as [&str; 0], "nothing is visible before the commit");
-    sink.commit(Epoch(7)).unwrap();
+    commit(&mut *sink, Epoch(7), false).unwrap();
     let name = "part-plant-lake-r1-00000007-0.parquet";
     assert_eq!(
         files(&root),
@@ -177,8 +191,8 @@ fn a_repeat_replaces_and_an_epoch_without_rows_makes_no_file() {
     for _ in 0..2 {
         let mut sink = open(folder.path(), Vec::new()).unwrap();
         sink.write(&hostile()).unwrap();
-        sink.commit(Epoch(1)).unwrap();
-        sink.commit(Epoch(2)).unwrap();
+        commit(&mut *sink, Epoch(1), false).unwrap();
+        commit(&mut *sink, Epoch(2), false).unwrap();
         assert_eq!(files(folder.path()), ["part-plant-lake-r1-00000001-0.parquet"]);
         // What is not committed is never seen, and the next run clears it away.
         sink.write(&hostile()).unwrap();
@@ -197,7 +211,7 @@ fn the_bytes_do_not_depend_on_how_rows_came() {
         let folder = tempfile::tempdir().unwrap();
         let mut sink = open(folder.path(), Vec::new()).unwrap();
         all.chunks(cut).for_each(|lines| sink.write(&rows(lines)).unwrap());
-        sink.finish(Epoch(0)).unwrap();
+        commit(&mut *sink, Epoch(0), true).unwrap();
         let names = files(folder.path());
         assert_eq!(names.len(), 1);
         std::fs::read(folder.path().join(&names[0])).unwrap()
@@ -214,10 +228,10 @@ fn rolled_rows_wait_for_their_bound_or_the_end() {
     let mut sink = open(folder.path(), roll(10)).unwrap();
     for epoch in 0..4 {
         sink.write(&hostile()).unwrap();
-        sink.commit(Epoch(epoch)).unwrap();
+        commit(&mut *sink, Epoch(epoch), false).unwrap();
     }
     assert_eq!(files(folder.path()), ["part-plant-lake-r1-00000002-0.parquet"], "3 times 4 rows reach 10");
-    sink.finish(Epoch(4)).unwrap();
+    commit(&mut *sink, Epoch(4), true).unwrap();
     assert_eq!(files(folder.path()).len(), 2);
     let count =
         "import sys, duckdb; print(duckdb.sql(f\"SELECT count(*) FROM '{sys.argv[1]}/*.parquet'\").fetchall()[0][0])";
@@ -233,7 +247,7 @@ fn rolled_files_are_bounded_by_bytes_and_by_age() {
         let mut sink = open(folder.path(), settings).unwrap();
         for epoch in 0..2 {
             sink.write(&hostile()).unwrap();
-            sink.commit(Epoch(epoch)).unwrap();
+            commit(&mut *sink, Epoch(epoch), false).unwrap();
         }
         files(folder.path()).iter().filter(|name| !name.starts_with("_tmp")).count()
     };
@@ -253,7 +267,7 @@ fn few_open_files_serve_many_partitions() {
     for _ in 0..3 {
         sink.write(&hostile()).unwrap();
     }
-    sink.commit(Epoch(0)).unwrap();
+    commit(&mut *sink, Epoch(0), false).unwrap();
     let count = "import sys, duckdb; print(duckdb.sql(f\"SELECT count(*), count(DISTINCT device) FROM read_parquet('{sys.argv[1]}/**/*.parquet')\").fetchall()[0])";
     assert!(python(count, folder.path()).is_none_or(|out| out == "(12, 4)\n"));
 }
@@ -267,12 +281,12 @@ fn what_could_not_be_written_is_written_later() {
     std::fs::remove_dir(&root).unwrap();
     std::fs::write(&root, "in the way").unwrap();
     for _ in 0..2 {
-        let error = sink.commit(Epoch(0)).unwrap_err();
+        let error = commit(&mut *sink, Epoch(0), false).unwrap_err();
         assert!(matches!(&error, SinkError::Retry(why) if why.starts_with("cannot write")), "{error:?}");
         assert!(matches!(open(&root, Vec::new()), Err(SinkError::Retry(_))));
     }
     std::fs::remove_file(&root).unwrap();
-    sink.commit(Epoch(0)).unwrap();
+    commit(&mut *sink, Epoch(0), false).unwrap();
     assert_eq!(files(&root), ["part-plant-lake-r1-00000000-0.parquet"]);
     let count =
         "import sys, duckdb; print(duckdb.sql(f\"SELECT count(*) FROM '{sys.argv[1]}/*.parquet'\").fetchall()[0][0])";
@@ -303,9 +317,9 @@ fn a_full_disk_loses_and_doubles_nothing() {
     let mut sink = open(&folder.path().join("lake"), Vec::new()).unwrap();
     let failed = std::fs::write(&ballast, vec![1; 2 << 20]).is_err();
     sink.write(&hostile()).unwrap();
-    let full = sink.commit(Epoch(0));
+    let full = commit(&mut *sink, Epoch(0), false);
     std::fs::remove_file(&ballast).unwrap();
-    let after = sink.commit(Epoch(0));
+    let after = commit(&mut *sink, Epoch(0), false);
     let names = files(&folder.path().join("lake"));
     let count = "import sys, duckdb; print(duckdb.sql(f\"SELECT count(*) FROM '{sys.argv[1]}/lake/*.parquet'\").fetchall()[0][0])";
     let count = python(count, folder.path());

@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use streamgauge::component::{Name, Node, Settings, Value};
+use streamgauge::flow::message::Epoch;
 use streamgauge::flow::meter::{Meter, SourceMeter};
 use streamgauge::flow::schema::{StreamSchema, timestamp_type};
 use streamgauge::flow::time::Span;
@@ -44,8 +45,15 @@ fn sink(boards: &Arc<Boards>) -> Box<dyn Sink> {
     let mut settings = Settings::new(0..0, entries, Rc::new(RefCell::new(Vec::new())));
     let spec = (metrics::KIND.parse)(&mut settings).unwrap();
     assert_eq!(spec.check(&schema()), []);
-    let context =
-        SinkContext { pipeline: "plant".into(), name: "live".into(), run: "r".into(), boards: boards.clone() };
+    let context = SinkContext {
+        pipeline: "plant".into(),
+        name: "live".into(),
+        run: "r".into(),
+        boards: boards.clone(),
+        disk: streamgauge::disk::real(),
+        epoch: Epoch(0),
+        epoch_every: Span::from_secs(10),
+    };
     spec.open(&context, &schema()).unwrap()
 }
 

@@ -13,6 +13,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimestampMicrosecondT
 use proptest::prelude::*;
 use streamgauge::flow::outbox::Port;
 use streamgauge::flow::schema::{StreamSchema, timestamp_type};
+use streamgauge::flow::state::{Part, Restored};
 use streamgauge::flow::time::{Span, Timestamp};
 use streamgauge::operator::Operator;
 use streamgauge::operator::aggregate::kernel;
@@ -277,6 +278,11 @@ fn cut<'a>(rows: &'a [Row], cuts: &[usize]) -> Vec<&'a [Row]> {
     parts
 }
 
+/// A whole snapshot, as it is given back.
+fn restored(parts: Vec<Part>) -> Vec<Restored> {
+    parts.into_iter().map(|part| (part.name, part.rows.unwrap())).collect()
+}
+
 /// The operator over the same batches. `restart`: it is stopped after so many batches, and another goes on.
 fn operator(case: Case, rows: &[Row], cuts: &[usize], restart: Option<usize>) -> Vec<(Port, RecordBatch)> {
     let mut windows = Windows::new(setup(case)).unwrap();
@@ -287,7 +293,7 @@ fn operator(case: Case, rows: &[Row], cuts: &[usize], restart: Option<usize>) ->
         seen = seen.max(rows.iter().map(|row| row.0).max().unwrap());
         windows.advance(Timestamp::from_micros(seen - case.disorder), &mut out).unwrap();
         if restart == Some(index) {
-            let state = windows.snapshot().unwrap().unwrap();
+            let state = restored(windows.snapshot().unwrap());
             windows = Windows::new(setup(case)).unwrap();
             windows.restore(&state).unwrap();
         }
@@ -483,5 +489,5 @@ fn the_state_of_another_operator_is_refused() {
         wide_keys: false,
     };
     let mut windows = Windows::new(setup(case)).unwrap();
-    assert!(windows.restore(&batch(case, &[(1, None, None)])).is_err());
+    assert!(windows.restore(&[("all".to_owned(), batch(case, &[(1, None, None)]))]).is_err());
 }

@@ -10,6 +10,7 @@ use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema, Timestam
 use streamgauge::component::{Fault, Settings};
 use streamgauge::flow::outbox::Port;
 use streamgauge::flow::schema::{StreamSchema, timestamp_type};
+use streamgauge::flow::state::{Part, Restored};
 use streamgauge::flow::time::{Span, Timestamp};
 use streamgauge::operator::Bound;
 use streamgauge::operator::window::KIND;
@@ -95,7 +96,7 @@ fn state_of_adapted_functions_survives_a_restart() {
     let mut first = bind(text).unwrap();
     let mut out = Vec::new();
     first.operator.process(batch(&[(1, "a", Some(1.0)), (2, "b", Some(5.0))]), &mut out).unwrap();
-    let state = first.operator.snapshot().unwrap().unwrap();
+    let state = restored(first.operator.snapshot().unwrap());
     let mut second = bind(text).unwrap();
     second.operator.restore(&state).unwrap();
     second.operator.process(batch(&[(3, "a", Some(3.0))]), &mut out).unwrap();
@@ -114,4 +115,9 @@ fn aggregates_that_make_no_sense_are_faults() {
         let at = text.find(wrong).unwrap();
         assert!(faults[0].at.start + 1 >= at && faults[0].at.end <= at + wrong.len() + 1, "{wrong}: {faults:?}");
     }
+}
+
+/// A whole snapshot, as it is given back.
+fn restored(parts: Vec<Part>) -> Vec<Restored> {
+    parts.into_iter().map(|part| (part.name, part.rows.unwrap())).collect()
 }

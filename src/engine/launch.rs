@@ -20,7 +20,7 @@ use crate::flow::inbox::Inbox;
 use crate::flow::message::{Epoch, Message};
 use crate::flow::meter::{Meter, PORTS, SourceMeter};
 use crate::flow::outbox::Outbox;
-use crate::flow::time::Timestamp;
+use crate::flow::time::{Span, Timestamp};
 use crate::ingest::feed::{BRIDGE_BATCHES, Gather, feed};
 use crate::ingest::intake::Intake;
 use crate::ingest::watermark::Watermarks;
@@ -64,10 +64,12 @@ impl Prepared {
             epochs,
             boards: telemetry.boards.clone(),
             health: telemetry.health.clone(),
+            disk: options.disk.clone(),
             latency,
         };
         let mut launching = Launching {
             pipeline: plan.name.clone(),
+            epoch_every: plan.epoch,
             rows_max: plan.batch_rows,
             options,
             runtime,
@@ -190,6 +192,7 @@ const ARRIVALS_MAX: usize = 4_096;
 
 struct Launching<'a> {
     pipeline: String,
+    epoch_every: Span,
     rows_max: usize,
     options: &'a Options,
     runtime: &'a Runtime,
@@ -208,12 +211,16 @@ impl Launching<'_> {
             name: sink.name.text.clone(),
             run: self.options.run.clone(),
             boards: self.shared.boards.clone(),
+            disk: self.shared.disk.clone(),
+            epoch: Epoch(0),
+            epoch_every: self.epoch_every,
         };
         let latency = self.shared.latency.clone();
         let (written, reached) = probe(latency, self.arrivals.clone(), sink.input.time, self.options.live);
         let running = SinkStage {
             name: sink.name.text.clone(),
             health: self.shared.health.clone(),
+            disk: self.shared.disk.clone(),
             written: Box::new(written),
             reached: Box::new(reached),
         };

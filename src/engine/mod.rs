@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::component::Secret;
+use crate::disk::{self, SharedDisk};
 use crate::flow::message::Epoch;
 use crate::pipeline::plan::Plan;
 use crate::sink::board::Boards;
@@ -36,13 +37,15 @@ pub struct Options {
     pub token: Option<Secret>,
     /// How long the stages may take to drain after a stop.
     pub drain_max: Duration,
+    /// Where state and files are written.
+    pub disk: SharedDisk,
 }
 
 impl Options {
     /// A live run, told apart from others by the time that it began.
     pub fn live() -> Self {
         let run = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%6f").to_string();
-        Self { live: true, run, listen: None, token: None, drain_max: Duration::from_secs(60) }
+        Self { live: true, run, listen: None, token: None, drain_max: Duration::from_secs(60), disk: disk::real() }
     }
 
     /// A replay: the same recording gives the same files.
@@ -58,6 +61,7 @@ pub(crate) struct Shared {
     pub(crate) boards: Arc<Boards>,
     pub(crate) health: Arc<Health>,
     pub(crate) latency: Arc<Latency>,
+    pub(crate) disk: SharedDisk,
 }
 
 /// Ends an epoch every `plan.epoch`, until the run is over.

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 
+use crate::disk::SharedDisk;
 use crate::flow::inbox::Inbox;
 use crate::flow::message::{Epoch, Message, Severed};
 use crate::flow::outbox::Outbox;
+use crate::flow::state::Part;
 use crate::ingest::feed::FeedError;
 use crate::ingest::intake::IntakeError;
 use crate::operator::{Operator, OperatorError};
-use crate::sink::{Sink, SinkError};
+use crate::sink::{PreparedFile, Sink, SinkError, Unpublished, publish};
 use crate::telemetry::Health;
 
 /// Why a stage stopped.
@@ -64,12 +66,23 @@ impl From<OperatorError> for StageError {
     }
 }
 
+/// What a stage leaves when an epoch is over.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// Its state, in parts.
+    pub parts: Vec<Part>,
+    /// Files of a sink, to be published once the epoch is durable.
+    pub files: Vec<PreparedFile>,
+    /// The stage has ended: it leaves nothing in later epochs.
+    pub last: bool,
+}
+
 /// Where a stage leaves its state when an epoch is over.
 pub trait Checkpoint: Send {
-    /// Keeps the stage's state for the epoch, if it has any. The stage goes on when this returns.
-    fn save(&mut self, epoch: Epoch, state: Option<RecordBatch>) -> Result<(), StageError>;
+    /// Keeps what the stage leaves for the epoch. The stage goes on when this returns.
+    fn save(&mut self, epoch: Epoch, left: Left) -> Result<(), StageError>;
 
-    /// Whether anybody wants state: without a state folder no operator is asked for it.
+    /// Whether anybody wants state: without a state folder no operator is asked for it, and sinks publish by themselves.
     fn wanted(&self) -> bool;
 }
 
@@ -78,7 +91,7 @@ pub trait Checkpoint: Send {
 pub struct NoCheckpoint;
 
 impl Checkpoint for NoCheckpoint {
-    fn save(&mut self, _: Epoch, _: Option<RecordBatch>) -> Result<(), StageError> {
+    fn save(&mut self, _: Epoch, _: Left) -> Result<(), StageError> {
         Ok(())
     }
 
@@ -103,9 +116,10 @@ pub fn run_operator(
                 continue;
             }
             Message::Watermark(at) => operator.advance(at, &mut outbox)?,
-            Message::Barrier(epoch) | Message::End(epoch) => {
-                let state = if checkpoint.wanted() { operator.snapshot()? } else { None };
-                checkpoint.save(epoch, state)?;
+            Message::Mark(_) => (),
+            Message::Barrier(epoch) | Message::Stop(epoch) | Message::End(epoch) => {
+                let parts = if checkpoint.wanted() { operator.snapshot()? } else { Vec::new() };
+                checkpoint.save(epoch, Left { parts, last, ..Left::default() })?;
             }
         }
         outbox.send(message)?;
@@ -124,6 +138,8 @@ pub struct SinkStage {
     pub name: String,
     /// Where it says that it is degraded.
     pub health: Arc<Health>,
+    /// Where its files are published.
+    pub disk: SharedDisk,
     /// Told each batch once it is written.
     pub written: Box<dyn FnMut(&RecordBatch) + Send>,
     /// Told each watermark once all before it is written.
@@ -147,16 +163,28 @@ impl SinkStage {
                     (self.written)(&batch);
                 }
                 Message::Watermark(at) => (self.reached)(at),
-                Message::Barrier(epoch) => {
-                    self.patiently("commit", || sink.commit(epoch))?;
-                    checkpoint.save(epoch, None)?;
-                }
-                Message::End(epoch) => {
-                    self.patiently("commit", || sink.finish(epoch))?;
-                    return checkpoint.save(epoch, None);
-                }
+                Message::Mark(_) => (),
+                Message::Barrier(epoch) => self.prepare(&mut *sink, epoch, (false, false), checkpoint)?,
+                Message::Stop(epoch) => self.prepare(&mut *sink, epoch, (true, false), checkpoint)?,
+                Message::End(epoch) => return self.prepare(&mut *sink, epoch, (true, true), checkpoint),
             }
         }
+    }
+
+    /// Ends an epoch: everything is `due` at a stop and at the end, nothing follows after the `last`.
+    fn prepare(
+        &mut self,
+        sink: &mut dyn Sink,
+        epoch: Epoch,
+        (due, last): (bool, bool),
+        checkpoint: &mut dyn Checkpoint,
+    ) -> Result<(), StageError> {
+        let Unpublished { files, parts } = self.patiently("commit", || sink.prepare(epoch, due))?;
+        if checkpoint.wanted() {
+            return checkpoint.save(epoch, Left { parts, files, last });
+        }
+        let disk = self.disk.clone();
+        self.patiently("publish", || publish(&*disk, &files))
     }
 
     /// Tries until it works or fails for good.

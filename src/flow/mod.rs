@@ -6,5 +6,6 @@ pub mod meter;
 pub mod outbox;
 pub mod payload;
 pub mod schema;
+pub mod state;
 pub mod time;
 pub mod topic;

@@ -97,7 +97,7 @@ impl OperatorSpec for DeriveSpec {
             (true, _) => format!("drops {}", dropped.join(", ")),
             (false, false) => format!("computes {}, drops {}", names.join(", "), dropped.join(", ")),
         };
-        Ok(Bound { output, side: None, operator: Box::new(Derive { columns, from }), about })
+        Ok(Bound { output, side: None, operator: Box::new(Derive { columns, from }), about, identity: Vec::new() })
     }
 }
 

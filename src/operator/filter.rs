@@ -29,6 +29,7 @@ impl OperatorSpec for FilterSpec {
             output: input.clone(),
             side: None,
             operator: Box::new(Filter { condition }),
+            identity: Vec::new(),
             about: format!("where {}", self.condition.text),
         })
     }

@@ -7,6 +7,7 @@ use crate::component::{Fault, Kind};
 use crate::flow::message::Severed;
 use crate::flow::outbox::Emit;
 use crate::flow::schema::StreamSchema;
+use crate::flow::state::{Part, Restored};
 use crate::flow::time::Timestamp;
 
 pub mod aggregate;
@@ -29,15 +30,15 @@ pub trait Operator: Send {
         Ok(())
     }
 
-    /// The state as rows; none for an operator that keeps none. The operator goes on with it.
-    fn snapshot(&mut self) -> Result<Option<RecordBatch>, OperatorError> {
-        Ok(None)
+    /// All parts of the state, in an order of the operator's own; none for an operator that keeps none. A part that has not
+    /// changed since the snapshot before, or since `restore`, need not give its rows again. The operator goes on with it.
+    fn snapshot(&mut self) -> Result<Vec<Part>, OperatorError> {
+        Ok(Vec::new())
     }
 
-    /// Takes back what `snapshot` gave. Called at most once, before any row.
-    fn restore(&mut self, state: &RecordBatch) -> Result<(), OperatorError> {
-        let _ = state;
-        Err(OperatorError::Stateless)
+    /// Takes back the parts of a snapshot, in their order. Called at most once, before any row.
+    fn restore(&mut self, parts: &[Restored]) -> Result<(), OperatorError> {
+        if parts.is_empty() { Ok(()) } else { Err(OperatorError::Stateless) }
     }
 }
 
@@ -62,7 +63,13 @@ pub struct Bound {
     pub operator: Box<dyn Operator>,
     /// One line for `check`.
     pub about: String,
+    /// What its state depends on, by the setting's name: after a restart state is taken up only where all of it is as it
+    /// was. Empty for an operator without state.
+    pub identity: Identity,
 }
+
+/// Settings and types by name, as text that can be compared and shown.
+pub type Identity = Vec<(String, String)>;
 
 /// Why an operator failed.
 #[derive(Debug, thiserror::Error)]

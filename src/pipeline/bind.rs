@@ -254,10 +254,20 @@ impl Binding<'_> {
         let (edges, input) = self.input(stage)?;
         match operator.spec?.bind(&input) {
             Ok(_) if operator.misspelt => None,
-            Ok(Bound { output, side, operator: running, about }) => {
+            Ok(Bound { output, side, operator: running, about, identity }) => {
                 self.outputs[stage] = [Some(("", output.clone())), side.clone()];
                 let (name, kind) = (operator.name, operator.kind);
-                Some(PlannedOperator { name, inputs: edges, kind, about, input, output, side, operator: running })
+                Some(PlannedOperator {
+                    name,
+                    inputs: edges,
+                    kind,
+                    about,
+                    input,
+                    output,
+                    side,
+                    operator: running,
+                    identity,
+                })
             }
             Err(wrong) => {
                 self.faults.extend(wrong);

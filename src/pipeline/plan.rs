@@ -8,7 +8,7 @@ use crate::format::DecoderSpec;
 use crate::format::columns::Columns;
 use crate::ingest::SourceSpec;
 pub use crate::ingest::intake::OnError;
-use crate::operator::Operator;
+use crate::operator::{Identity, Operator};
 use crate::sink::SinkSpec;
 
 /// A pipeline, ready to be opened. Indexes: stages are numbered sources first, then operators in an order in which
@@ -90,6 +90,8 @@ pub struct PlannedOperator {
     pub side: Option<(&'static str, StreamSchema)>,
     /// The operator.
     pub operator: Box<dyn Operator>,
+    /// What its state depends on.
+    pub identity: Identity,
 }
 
 /// `[sinks.NAME]`.

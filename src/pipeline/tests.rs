@@ -101,7 +101,7 @@ impl OperatorSpec for Pass {
         let faults = needed(self.0.as_ref(), input);
         let (output, operator) = (input.clone(), Box::new(Running));
         if faults.is_empty() {
-            Ok(Bound { output, side: None, operator, about: "passes".to_owned() })
+            Ok(Bound { output, side: None, operator, about: "passes".to_owned(), identity: Vec::new() })
         } else {
             Err(faults)
         }
@@ -117,7 +117,13 @@ impl OperatorSpec for Gather {
         let columns = Schema::new(vec![Field::new("window_end", timestamp_type(), false)]);
         let output = StreamSchema { columns: Arc::new(columns), time: 0, out_of_orderness: input.out_of_orderness };
         let about = format!("gathers {}", self.0);
-        Ok(Bound { output, side: Some(("late", input.clone())), operator: Box::new(Running), about })
+        Ok(Bound {
+            output,
+            side: Some(("late", input.clone())),
+            operator: Box::new(Running),
+            about,
+            identity: Vec::new(),
+        })
     }
     fn gathers(&self) -> bool {
         true

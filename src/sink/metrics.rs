@@ -14,7 +14,7 @@ use crate::flow::schema::{StreamSchema, timestamp_type};
 use crate::flow::time::Span;
 use crate::sink::board::Board;
 use crate::sink::json_rows::JsonRows;
-use crate::sink::{Sink, SinkContext, SinkError, SinkSpec};
+use crate::sink::{Sink, SinkContext, SinkError, SinkSpec, Unpublished};
 
 /// `type = "metrics"`.
 pub const KIND: Kind<dyn SinkSpec> =
@@ -201,7 +201,7 @@ impl Sink for MetricsSink {
         self.show(batch).map_err(|error| SinkError::Fatal(format!("cannot show rows as metrics: {error}")))
     }
 
-    fn commit(&mut self, _: Epoch) -> Result<(), SinkError> {
-        Ok(())
+    fn prepare(&mut self, _: Epoch, _: bool) -> Result<Unpublished, SinkError> {
+        Ok(Unpublished::default())
     }
 }

@@ -5,8 +5,11 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 
 use crate::component::{Fault, Kind};
+use crate::disk::SharedDisk;
 use crate::flow::message::Epoch;
 use crate::flow::schema::StreamSchema;
+use crate::flow::state::{Part, Restored};
+use crate::flow::time::Span;
 
 pub mod board;
 mod digest;
@@ -15,7 +18,10 @@ pub mod metrics;
 pub mod mqtt;
 pub mod parquet;
 pub mod partition;
+mod publish;
 pub mod stdout;
+
+pub use publish::{PreparedFile, publish};
 
 /// Every kind of sink.
 pub static SINKS: &[Kind<dyn SinkSpec>] = &[parquet::KIND, metrics::KIND, mqtt::KIND, stdout::KIND];
@@ -28,16 +34,30 @@ pub trait Sink: Send {
     /// batch: a failed call has taken nothing, or knows what it has taken.
     fn write(&mut self, batch: &RecordBatch) -> Result<(), SinkError>;
 
-    /// Makes every row since the last commit durable and visible, all of them or none. Retried as `write` is.
+    /// Brings every row since the last barrier to where a crash of the process or the machine cannot take it, and says
+    /// what must be done to make it visible: the epoch's files, which [`publish`] shows once the whole epoch is
+    /// durable, and the rows that are held back for later. With `last` nothing is held back: the run was stopped, or
+    /// its input has ended. Retried as `write` is.
     ///
-    /// Committing an epoch again, after a restart, replaces what it had committed.
-    fn commit(&mut self, epoch: Epoch) -> Result<(), SinkError>;
+    /// Preparing an epoch again, after a restart, makes the same files of the same rows.
+    fn prepare(&mut self, epoch: Epoch, last: bool) -> Result<Unpublished, SinkError>;
 
-    /// Commits the last epoch, at the end of the stream: nothing follows, so rows that an earlier commit was free to
-    /// hold back become visible too. Retried as `write` is.
-    fn finish(&mut self, epoch: Epoch) -> Result<(), SinkError> {
-        self.commit(epoch)
+    /// Takes back the parts that the last `prepare` before a restart held back. Called at most once, before any row.
+    fn restore(&mut self, parts: &[Restored]) -> Result<(), SinkError> {
+        match parts {
+            [] => Ok(()),
+            _ => Err(SinkError::Fatal("the checkpoint has rows that this sink cannot take".to_owned())),
+        }
     }
+}
+
+/// What of an epoch is safe, but not visible yet.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Unpublished {
+    /// Complete and durable files.
+    pub files: Vec<PreparedFile>,
+    /// Rows that are held back over the barrier, in parts, as an operator's state is.
+    pub parts: Vec<Part>,
 }
 
 /// A sink as the pipeline file describes it.
@@ -64,6 +84,12 @@ pub struct SinkContext {
     pub run: String,
     /// Where sinks show their newest rows to the HTTP server.
     pub boards: Arc<board::Boards>,
+    /// Where files are written.
+    pub disk: SharedDisk,
+    /// The first epoch that rows will belong to.
+    pub epoch: Epoch,
+    /// How long an epoch is.
+    pub epoch_every: Span,
 }
 
 /// Why a sink failed.

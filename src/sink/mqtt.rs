@@ -22,7 +22,7 @@ use crate::ingest::mqtt::client::{self, Client, Event, Limits, Reason, Requests}
 use crate::ingest::mqtt::settings::{Connection, sensible};
 use crate::ingest::mqtt::source::back_off;
 use crate::sink::json_rows::JsonRows;
-use crate::sink::{Sink, SinkContext, SinkError, SinkSpec};
+use crate::sink::{Sink, SinkContext, SinkError, SinkSpec, Unpublished};
 
 /// `type = "mqtt"`.
 pub const KIND: Kind<dyn SinkSpec> =
@@ -322,8 +322,9 @@ impl Sink for MqttSink {
         Ok(())
     }
 
-    fn commit(&mut self, _epoch: Epoch) -> Result<(), SinkError> {
-        self.drain_to(0)
+    fn prepare(&mut self, _: Epoch, _: bool) -> Result<Unpublished, SinkError> {
+        self.drain_to(0)?;
+        Ok(Unpublished::default())
     }
 }
 

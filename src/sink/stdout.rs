@@ -8,7 +8,7 @@ use crate::component::{Fault, Kind, Settings};
 use crate::flow::message::Epoch;
 use crate::flow::schema::StreamSchema;
 use crate::sink::json_rows::JsonRows;
-use crate::sink::{Sink, SinkContext, SinkError, SinkSpec};
+use crate::sink::{Sink, SinkContext, SinkError, SinkSpec, Unpublished};
 
 /// `type = "stdout"`.
 pub const KIND: Kind<dyn SinkSpec> =
@@ -58,8 +58,9 @@ impl<W: Write + Send> Sink for Lines<W> {
         self.out.write_all(self.text.as_bytes()).map_err(|error| failed(&error))
     }
 
-    fn commit(&mut self, _: Epoch) -> Result<(), SinkError> {
-        self.out.flush().map_err(|error| failed(&error))
+    fn prepare(&mut self, _: Epoch, _: bool) -> Result<Unpublished, SinkError> {
+        self.out.flush().map_err(|error| failed(&error))?;
+        Ok(Unpublished::default())
     }
 }
 
@@ -101,7 +102,7 @@ mod tests {
         let mut out = Vec::new();
         let mut sink = Lines::new(&mut out);
         sink.write(&rows()).unwrap();
-        sink.commit(Epoch(0)).unwrap();
+        sink.prepare(Epoch(0), false).unwrap();
         drop(sink);
         assert_eq!(String::from_utf8(out).unwrap(), "{\"n\":1}\n{\"n\":null}\n");
     }
@@ -110,7 +111,7 @@ mod tests {
     fn a_reader_that_has_gone_ends_the_run() {
         let mut sink = Lines::new(Closed);
         sink.write(&rows()).unwrap();
-        let error = sink.commit(Epoch(0)).unwrap_err();
+        let error = sink.prepare(Epoch(0), false).unwrap_err();
         assert!(matches!(&error, SinkError::Fatal(why) if why.contains("reader has gone")), "{error}");
     }
 }

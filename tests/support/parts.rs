@@ -14,7 +14,7 @@ use streamgauge::flow::topic::Topics;
 use streamgauge::ingest::{BoxFuture, Fed, Source, SourceContext, SourceError, SourceSpec};
 use streamgauge::pipeline;
 use streamgauge::pipeline::plan::Plan;
-use streamgauge::sink::{Sink, SinkContext, SinkError, SinkSpec};
+use streamgauge::sink::{Sink, SinkContext, SinkError, SinkSpec, Unpublished};
 use streamgauge::telemetry::Telemetry;
 use tokio::runtime::Runtime;
 
@@ -126,8 +126,8 @@ impl Sink for Stuck {
         Ok(())
     }
 
-    fn commit(&mut self, _: Epoch) -> Result<(), SinkError> {
-        Ok(())
+    fn prepare(&mut self, _: Epoch, _: bool) -> Result<Unpublished, SinkError> {
+        Ok(Unpublished::default())
     }
 }
 
@@ -162,7 +162,7 @@ impl Sink for Failing {
         (self.0)()
     }
 
-    fn commit(&mut self, _: Epoch) -> Result<(), SinkError> {
+    fn prepare(&mut self, _: Epoch, _: bool) -> Result<Unpublished, SinkError> {
         panic!("nothing that failed may be committed")
     }
 }

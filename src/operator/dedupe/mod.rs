@@ -19,6 +19,7 @@ use hashbrown::HashTable;
 use crate::component::{Fault, Kind, Name, Settings};
 use crate::flow::outbox::Emit;
 use crate::flow::schema::{StreamSchema, timestamp_type};
+use crate::flow::state::{Part, Restored};
 use crate::flow::time::{Span, Timestamp};
 use crate::operator::{Bound, Operator, OperatorError, OperatorSpec};
 
@@ -82,7 +83,7 @@ impl OperatorSpec for DedupeSpec {
         };
         let names: Vec<&str> = self.keys.iter().map(|name| name.text.as_str()).collect();
         let about = format!("by {}, within {}, at most {} keys", names.join(", "), self.within, self.max_keys);
-        Ok(Bound { output: input.clone(), side: None, operator: Box::new(dedupe), about })
+        Ok(Bound { output: input.clone(), side: None, operator: Box::new(dedupe), about, identity: Vec::new() })
     }
 
     fn gathers(&self) -> bool {
@@ -227,7 +228,7 @@ impl Operator for Dedupe {
     }
 
     /// When each key came, and its columns, the oldest key first.
-    fn snapshot(&mut self) -> Result<Option<RecordBatch>, OperatorError> {
+    fn snapshot(&mut self) -> Result<Vec<Part>, OperatorError> {
         let parser = self.rows.parser();
         let keys = self.recent.keys.iter().map(|key| parser.parse(self.recent.bytes_of(key)));
         let columns = self.rows.convert_rows(keys)?;
@@ -241,10 +242,12 @@ impl Operator for Dedupe {
         let fields: Vec<Field> = state.iter().enumerate().map(field).collect();
         debug_assert_eq!(*fields[0].data_type(), timestamp_type());
         let metadata = [(NEWEST.to_owned(), self.newest.to_string())].into();
-        Ok(Some(RecordBatch::try_new(Arc::new(Schema::new_with_metadata(fields, metadata)), state)?))
+        let rows = RecordBatch::try_new(Arc::new(Schema::new_with_metadata(fields, metadata)), state)?;
+        Ok(vec![Part::changed("keys", rows)])
     }
 
-    fn restore(&mut self, state: &RecordBatch) -> Result<(), OperatorError> {
+    fn restore(&mut self, parts: &[Restored]) -> Result<(), OperatorError> {
+        let [(_, state)] = parts else { return Err(OperatorError::Stateless) };
         let schema = state.schema();
         let newest = schema.metadata().get(NEWEST).and_then(|newest| newest.parse().ok());
         let (Some(newest), Some((came, keys))) = (newest, state.columns().split_first()) else {

@@ -54,8 +54,13 @@ fn oracle(events: &[Event], within: i64, max_keys: usize) -> Vec<(i64, u8)> {
     kept.into_iter().map(|(_, at, key)| (at, key)).collect()
 }
 
+/// A whole snapshot, as it is given back.
+fn restored(parts: Vec<Part>) -> Vec<Restored> {
+    parts.into_iter().map(|part| (part.name, part.rows.unwrap())).collect()
+}
+
 fn restarted(mut operator: Box<dyn Operator>, within: i64, max_keys: usize) -> Box<dyn Operator> {
-    let state = operator.snapshot().unwrap().unwrap();
+    let state = restored(operator.snapshot().unwrap());
     let mut next = bound(within, max_keys);
     next.restore(&state).unwrap();
     next
@@ -142,11 +147,11 @@ fn fewer_keys_after_a_restart_are_the_newest() {
 
 #[test]
 fn state_of_other_keys_is_refused() {
-    let state = bound(1, 1).snapshot().unwrap().unwrap();
+    let state = restored(bound(1, 1).snapshot().unwrap());
     let spec = DedupeSpec { keys: vec![name("ts")], within: WITHIN, max_keys: 1 };
     let mut other = spec.bind(&schema()).unwrap().operator;
     assert!(matches!(other.restore(&state), Err(OperatorError::Stateless)));
-    let nothing = state.project(&[]).unwrap();
+    let nothing = [("keys".to_owned(), state[0].1.project(&[]).unwrap())];
     assert!(matches!(bound(1, 1).restore(&nothing), Err(OperatorError::Stateless)));
 }
 

@@ -17,6 +17,7 @@ use super::shape::Shape;
 use super::state::State;
 use crate::flow::outbox::{Emit, Port};
 use crate::flow::schema::{StreamSchema, timestamp_type};
+use crate::flow::state::{Part, Restored};
 use crate::flow::time::{Span, Timestamp};
 use crate::operator::aggregate::GroupId;
 use crate::operator::{Operator, OperatorError};
@@ -243,11 +244,12 @@ impl Operator for Windows {
         self.engine.advance(&mut self.core, out)
     }
 
-    fn snapshot(&mut self) -> Result<Option<RecordBatch>, OperatorError> {
-        Ok(Some(self.engine.snapshot(&self.core)?.encode(&self.core)?))
+    fn snapshot(&mut self) -> Result<Vec<Part>, OperatorError> {
+        Ok(vec![Part::changed("all", self.engine.snapshot(&self.core)?.encode(&self.core)?)])
     }
 
-    fn restore(&mut self, state: &RecordBatch) -> Result<(), OperatorError> {
+    fn restore(&mut self, parts: &[Restored]) -> Result<(), OperatorError> {
+        let [(_, state)] = parts else { return Err(OperatorError::Stateless) };
         let (state, keys) = State::decode(&mut self.core, state)?;
         self.core.group_floor = self.core.setup.group_floor(self.core.watermark);
         let mut ids = Vec::new();

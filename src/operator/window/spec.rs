@@ -369,6 +369,7 @@ impl OperatorSpec for Spec {
             side: (!self.drops).then(|| ("late", input.clone())),
             operator: Box::new(windows),
             about: self.about(),
+            identity: Vec::new(),
         })
     }
 

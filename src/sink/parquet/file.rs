@@ -1,6 +1,5 @@
 //! Files on their way: encoded in memory, spilled to disk, closed, made durable, renamed.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -11,7 +10,7 @@ use ::parquet::file::metadata::KeyValue;
 use arrow::array::{Array, RecordBatch};
 use arrow::compute::concat_batches;
 
-use crate::sink::SinkError;
+use crate::sink::{PreparedFile, SinkError};
 
 /// Encoded bytes of one file that are gathered before they go to disk.
 pub(super) const SPILL_BYTES: usize = 1 << 20;
@@ -141,11 +140,6 @@ impl OpenFile {
         (self.writer.bytes_written() + self.writer.in_progress_size() + self.waiting_bytes) as u64
     }
 
-    /// Whether it has a file on disk.
-    pub(super) fn spilled(&self) -> bool {
-        self.spool.file.is_some()
-    }
-
     /// Writes what is encoded, once it is worth a system call.
     pub(super) fn spill(&mut self) -> Result<(), SinkError> {
         if self.spool.pending.len() < SPILL_BYTES {
@@ -162,7 +156,8 @@ impl OpenFile {
         }
         let mut spool = self.spool;
         spool.pending.append(&mut self.writer.into_inner().map_err(|error| encoding(&error))?);
-        Ok(ClosedFile { folder: self.folder, spool, durable: false, target: None })
+        let rows = self.rows as u64;
+        Ok(ClosedFile { folder: self.folder, rows, spool, durable: false, target: None })
     }
 }
 
@@ -177,6 +172,7 @@ pub(super) struct ClosedFile {
     pub(super) folder: PathBuf,
     /// Where it will be seen, once that is known.
     pub(super) target: Option<PathBuf>,
+    rows: u64,
     spool: Spool,
     durable: bool,
 }
@@ -195,61 +191,21 @@ impl ClosedFile {
         Ok(())
     }
 
-    /// Shows it at its target, in one step.
-    pub(super) fn publish(&self, target: &Path) -> Result<(), SinkError> {
-        fs::rename(&self.spool.path, target).map_err(|error| passing("rename a finished file to", target, &error))
+    /// What is to be published, once it is durable and has a target.
+    pub(super) fn prepared(&self) -> Option<PreparedFile> {
+        let to = self.target.clone()?;
+        Some(PreparedFile { from: self.spool.path.clone(), to, bytes: self.spool.flushed, rows: self.rows })
     }
-}
-
-/// Folders that were made or changed, whose entries are not known to be durable.
-#[derive(Debug, Default)]
-pub(super) struct Folders(BTreeSet<PathBuf>);
-
-impl Folders {
-    /// Makes a folder and all above it that are missing.
-    pub(super) fn create(&mut self, folder: &Path) -> Result<(), SinkError> {
-        let missing: Vec<&Path> = folder.ancestors().take_while(|path| !path.is_dir()).collect();
-        for path in missing.into_iter().rev().filter(|path| !path.as_os_str().is_empty()) {
-            match fs::create_dir(path) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => {
-                    return Err(passing("create the folder", path, &error));
-                }
-                _ => self.changed(parent(path)),
-            }
-        }
-        Ok(())
-    }
-
-    /// A name in it was added.
-    pub(super) fn changed(&mut self, folder: &Path) {
-        if !self.0.contains(folder) {
-            self.0.insert(folder.to_owned());
-        }
-    }
-
-    /// Makes the names durable.
-    pub(super) fn sync(&mut self) -> Result<(), SinkError> {
-        while let Some(folder) = self.0.first() {
-            let file = File::open(folder).map_err(|error| passing("open the folder", folder, &error))?;
-            file.sync_all().map_err(|error| lost(folder, &error))?;
-            self.0.pop_first();
-        }
-        Ok(())
-    }
-}
-
-fn parent(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// A full disk, a read-only folder, a missing mount: it may pass.
-pub(super) fn passing(what: &str, path: &Path, error: &io::Error) -> SinkError {
+pub(crate) fn passing(what: &str, path: &Path, error: &io::Error) -> SinkError {
     SinkError::Retry(format!("cannot {what} `{}`: {error}", path.display()))
 }
 
 /// After a failed fsync the system may have thrown the bytes away and call the next fsync a success, so there is nothing
 /// to try again.
-fn lost(path: &Path, error: &io::Error) -> SinkError {
+pub(crate) fn lost(path: &Path, error: &io::Error) -> SinkError {
     SinkError::Fatal(format!("cannot make `{}` durable: {error}", path.display()))
 }
 

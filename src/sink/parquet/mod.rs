@@ -10,6 +10,9 @@ mod keys;
 mod spec;
 mod writer;
 
+pub(crate) use file::{lost, passing};
+pub(crate) use writer::TMP;
+
 use crate::component::Kind;
 use crate::sink::SinkSpec;
 

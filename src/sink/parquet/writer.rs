@@ -15,18 +15,19 @@ use arrow::compute::cast;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 
+use crate::disk::Folders;
 use crate::flow::message::Epoch;
 use crate::flow::schema::StreamSchema;
-use crate::sink::parquet::file::{ClosedFile, Folders, OpenFile, passing};
+use crate::sink::parquet::file::{ClosedFile, OpenFile, lost, passing};
 use crate::sink::parquet::keys::{Folder, Split, Splitter};
 use crate::sink::parquet::spec::{ParquetSpec, Roll, stored};
 use crate::sink::partition::PartitionValue;
-use crate::sink::{Sink, SinkContext, SinkError};
+use crate::sink::{PreparedFile, Sink, SinkContext, SinkError, Unpublished};
 
 /// Memory of rows that are not encoded to the end, of all files together; over it the largest ends its row group.
 const BUFFERED_BYTES_MAX: usize = 256 << 20;
 /// Where files are that nobody should see: readers pass over names that begin with `_`.
-const TMP: &str = "_tmp";
+pub(crate) const TMP: &str = "_tmp";
 
 /// The open sink.
 pub(super) struct ParquetSink {
@@ -69,7 +70,9 @@ impl ParquetSink {
             _ => {}
         }
         let mut folders = Folders::default();
-        folders.create(&spec.path)?;
+        folders
+            .create(&*context.disk, &spec.path)
+            .map_err(|(path, error)| passing("create the folder", &path, &error))?;
         Ok(Self {
             root: spec.path.clone(),
             tmp,
@@ -173,8 +176,8 @@ impl ParquetSink {
         Ok(())
     }
 
-    /// Makes files durable and visible: those that are due, or all.
-    fn publish(&mut self, epoch: Epoch, all: bool) -> Result<(), SinkError> {
+    /// Makes files durable: those that are due, or all.
+    fn finish(&mut self, epoch: Epoch, all: bool) -> Result<Vec<PreparedFile>, SinkError> {
         self.epoch = Some(epoch);
         let due = |file: &OpenFile| all || self.roll.is_none_or(|roll| roll.is_full(file) || roll.is_old(file));
         let mut ids: Vec<_> = self.open.iter().filter(|(_, file)| due(file)).collect();
@@ -184,12 +187,10 @@ impl ParquetSink {
         self.close(&ids)?;
         self.settle()?;
         self.name(epoch);
-        self.show()?;
-        self.folders.sync()?;
+        self.folders.sync(&*self.context.disk).map_err(|(path, error)| lost(&path, &error))?;
         self.named.clear();
         self.epoch = Some(epoch.next());
-        self.tidy();
-        Ok(())
+        Ok(self.closed.drain(..).filter_map(|file| file.prepared()).collect())
     }
 
     /// Gives files their names; those that have one, from a commit that failed half-way, keep it.
@@ -202,30 +203,6 @@ impl ParquetSink {
             let name = format!("part-{pipeline}-{sink}-{}-{:08}-{count}.parquet", self.context.run, epoch.0);
             *count += 1;
             file.target = Some(self.root.join(&file.folder).join(name));
-        }
-    }
-
-    /// Renames files to their names. What failed stays for the next try.
-    fn show(&mut self) -> Result<(), SinkError> {
-        while let Some(file) = self.closed.front() {
-            let target = file.target.clone().expect("files are named before they are shown");
-            let folder = self.root.join(&file.folder);
-            self.folders.create(&folder)?;
-            file.publish(&target)?;
-            self.folders.changed(&folder);
-            self.closed.pop_front();
-        }
-        Ok(())
-    }
-
-    /// Leaves no empty folders to those who look at the output. Failing costs nothing.
-    fn tidy(&self) {
-        if !self.open.values().any(OpenFile::spilled) {
-            for folder in self.tmp.ancestors().take_while(|path| *path != self.root.as_path()) {
-                if fs::remove_dir(folder).is_err() {
-                    break;
-                }
-            }
         }
     }
 }
@@ -254,12 +231,8 @@ impl Sink for ParquetSink {
         self.bound_memory()
     }
 
-    fn commit(&mut self, epoch: Epoch) -> Result<(), SinkError> {
-        self.publish(epoch, false)
-    }
-
-    fn finish(&mut self, epoch: Epoch) -> Result<(), SinkError> {
-        self.publish(epoch, true)
+    fn prepare(&mut self, epoch: Epoch, last: bool) -> Result<Unpublished, SinkError> {
+        Ok(Unpublished { files: self.finish(epoch, last)?, parts: Vec::new() })
     }
 }
 

@@ -1,0 +1,89 @@
+//! What the journal, the checkpoints and the published files need of a file system, as a trait: so that a test can be the
+//! disk that loses what was not made durable, fills up, or fails at any single step.
+//!
+//! The rules that hold everywhere: a file is made durable before its name is changed, and its folder after; a new folder is
+//! an entry of the one above it; a failed `sync` is never tried again, because the system may have thrown the bytes away and
+//! call the next one a success.
+
+mod folders;
+mod real;
+
+use std::fmt::Debug;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+pub use folders::{Folders, parent};
+pub use real::RealDisk;
+
+/// A file system.
+pub trait Disk: Send + Sync + Debug {
+    /// Makes a folder in one that exists.
+    fn create_folder(&self, path: &Path) -> io::Result<()>;
+    /// Whether there is a folder.
+    fn is_folder(&self, path: &Path) -> bool;
+    /// The names in a folder, ascending.
+    fn list(&self, folder: &Path) -> io::Result<Vec<String>>;
+    /// Makes a file, empty, to be written and read; one that exists is emptied.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+    /// Opens a file that exists, to be written and read.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+    /// How many bytes a file has; an error where there is none.
+    fn file_len(&self, path: &Path) -> io::Result<u64>;
+    /// Gives a file another name on the same file system, in one step; what had the name is replaced.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Removes an empty folder.
+    fn remove_folder(&self, path: &Path) -> io::Result<()>;
+    /// Makes the names in a folder durable.
+    fn sync_folder(&self, folder: &Path) -> io::Result<()>;
+}
+
+/// An open file. Positions are given, not kept, so that one thread may read what another writes.
+pub trait DiskFile: Send + Sync + Debug {
+    /// Reads at most `into.len()` bytes from `offset`; 0 at the end.
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes all of `bytes` from `offset`; the file grows as need be.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Cuts the file off, or fills it up with zeros.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Makes the bytes durable (`fdatasync`).
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// The disk that everything of a run is on.
+pub type SharedDisk = Arc<dyn Disk>;
+
+/// The file system of this machine.
+pub fn real() -> SharedDisk {
+    Arc::new(RealDisk)
+}
+
+/// Reads a whole file.
+pub fn read(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
+    let len = usize::try_from(disk.file_len(path)?).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+    let file = disk.open(path)?;
+    let mut bytes = vec![0; len];
+    let mut read = 0;
+    while read < len {
+        match file.read_at(&mut bytes[read..], read as u64)? {
+            0 => break,
+            more => read += more,
+        }
+    }
+    bytes.truncate(read);
+    Ok(bytes)
+}
+
+/// Writes a file that is there whole or not at all, also after a crash: under another name first, then renamed.
+pub fn write_whole(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".tmp");
+    let tmp = path.with_file_name(name);
+    let file = disk.create(&tmp)?;
+    file.write_at(bytes, 0)?;
+    file.sync()?;
+    disk.rename(&tmp, path)?;
+    disk.sync_folder(parent(path))
+}
