@@ -282,7 +282,7 @@ fn opened() -> [Event; 2] {
 }
 
 fn payload(packet_id: u16) -> Event {
-    let delivery = Delivery { qos: 1, retained: false, dup: false, packet_id };
+    let delivery = Delivery { qos: 1, retained: false, dup: false, packet_id, connection: 0 };
     Event::Publish(Arrived { topic: "t".into(), body: "b".into(), delivery, properties: Vec::new() })
 }
 

@@ -22,7 +22,7 @@ fn golden() -> Payloads {
     let mut payloads = Payloads::default();
     let at = |micros| Timestamp::from_micros(MICROS + micros);
     payloads.push(b"sites/a/t", br#"{"v":21.5}"#, at(123_456), Delivery { qos: 1, ..Delivery::default() });
-    let delivery = Delivery { qos: 2, retained: true, dup: true, packet_id: 7 };
+    let delivery = Delivery { qos: 2, retained: true, dup: true, packet_id: 7, connection: 0 };
     payloads.push("sites/ä/t".as_bytes(), &[0, 0xff, 0x80], at(1_000_000), delivery);
     // "c/4=" is base64 of 0x73 0xfe: an `s` and a byte that begins no character.
     payloads.push(&[0x73, 0xfe], b"line\nbreak\t\x01", Timestamp::START, Delivery::default());
@@ -235,7 +235,7 @@ proptest! {
         for (topic, body, arrival, (qos, retained, dup, packet_id), properties) in raw {
             last = arrival.unwrap_or(last).max(last);
             let arrival = arrival.map_or(Timestamp::START, |_| Timestamp::from_micros(last));
-            payloads.push(&topic, &body, arrival, Delivery { qos, retained, dup, packet_id });
+            payloads.push(&topic, &body, arrival, Delivery { qos, retained, dup, packet_id, connection: 0 });
             payloads.set_properties(properties);
         }
         let folder = tempfile::tempdir().unwrap();

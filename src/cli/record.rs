@@ -88,7 +88,15 @@ async fn take(
     stop: CancellationToken,
 ) -> Result<(), SourceError> {
     let meter = Arc::new(SourceMeter::default());
-    let context = SourceContext { name: source.name.text.clone(), pipeline, clock, meter };
+    let context = SourceContext {
+        name: source.name.text.clone(),
+        pipeline,
+        clock,
+        meter,
+        memory_bytes: u64::MAX,
+        connection: 0,
+        redeliveries: Arc::new([]),
+    };
     let mut open = source.spec.open(context).await?;
     loop {
         let mut payloads = Payloads::default();

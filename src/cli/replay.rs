@@ -1,6 +1,6 @@
 //! `streamgauge replay`: a pipeline on a recording.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,15 +9,22 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::cli::run::{drive, finish, listen, writes_stdout};
 use crate::engine::Options;
 use crate::ingest::recording::{Progress, ReplaySpec, Shape, Speed};
-use crate::pipeline::plan::Plan;
+use crate::pipeline::plan::{Durability, Plan};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// The pipeline file.
     pipeline: PathBuf,
     /// The recording: JSON lines as `record` writes them, also .gz and .zst.
-    #[arg(long, value_name = "FILE")]
-    recording: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "journal")]
+    recording: Option<PathBuf>,
+    /// Instead of a recording: the state folder of a live run, whose journal is read again from its beginning, or from the
+    /// oldest checkpoint where the beginning is gone. Nothing in it is changed.
+    #[arg(long, value_name = "STATE_DIR", conflicts_with_all = ["recording", "source", "speed", "bare"])]
+    journal: Option<PathBuf>,
+    /// With --journal: go on behind damage of the journal.
+    #[arg(long, requires = "journal")]
+    accept_loss: bool,
     /// Which source the recording stands for; the only one where there is one.
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
@@ -42,11 +49,21 @@ pub(super) fn replay(arguments: &Arguments) -> ExitCode {
         Ok(mut plans) => plans.remove(0),
         Err(code) => return code,
     };
-    let progress = match put_in(&mut plan, arguments) {
+    let put_in = match (&arguments.recording, &arguments.journal) {
+        (Some(recording), _) => put_in(&mut plan, arguments, recording),
+        (None, Some(state)) => {
+            let known = plan.durability.take().unwrap_or_default();
+            plan.durability = Some(Durability { state: state.clone(), ..known });
+            Ok(Progress::default())
+        }
+        (None, None) => Err("say what to replay: --recording FILE or --journal STATE_DIR".to_owned()),
+    };
+    let progress = match put_in {
         Ok(progress) => progress,
         Err(why) => return super::usage(&why),
     };
-    let mut options = Options::replay();
+    let mut options = if arguments.journal.is_some() { Options::replay_journal() } else { Options::replay() };
+    options.resets.accept_loss = arguments.accept_loss;
     if let Err(why) = listen(&arguments.listen, &mut options) {
         return super::usage(&why);
     }
@@ -58,7 +75,7 @@ pub(super) fn replay(arguments: &Arguments) -> ExitCode {
 }
 
 /// Puts the recording in the place of its source.
-fn put_in(plan: &mut Plan, arguments: &Arguments) -> Result<Progress, String> {
+fn put_in(plan: &mut Plan, arguments: &Arguments, recording: &Path) -> Result<Progress, String> {
     let names: Vec<String> = plan.sources.iter().map(|source| source.name.text.clone()).collect();
     let index = match &arguments.source {
         Some(name) => names
@@ -78,7 +95,7 @@ fn put_in(plan: &mut Plan, arguments: &Arguments) -> Result<Progress, String> {
     for (at, source) in plan.sources.iter_mut().enumerate() {
         let topics = source.spec.topics().clone();
         if at == index {
-            let spec = ReplaySpec::new(topics, arguments.recording.clone(), shape.clone(), arguments.speed);
+            let spec = ReplaySpec::new(topics, recording.to_owned(), shape.clone(), arguments.speed);
             progress = spec.progress();
             source.spec = Box::new(spec);
         } else {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::{Options, Outcome, Prepared, Running};
+use crate::engine::{Options, Outcome, Prepared, Resets, Running};
 use crate::flow::time::Span;
 use crate::pipeline::plan::Plan;
 use crate::telemetry::{Telemetry, http};
@@ -23,6 +23,15 @@ pub(super) struct Arguments {
     duration: Option<Span>,
     #[command(flatten)]
     account: super::AccountTo,
+    /// Give up the state of every stage (what is in open windows is lost); the journal goes on where it was.
+    #[arg(long)]
+    reset_state: bool,
+    /// Give up the state of this operator, source or sink only. May be given several times.
+    #[arg(long, value_name = "NAME", conflicts_with = "reset_state")]
+    reset_operator: Vec<String>,
+    /// Go on behind damage of the journal: what stood there is lost.
+    #[arg(long)]
+    accept_loss: bool,
 }
 
 /// Runs pipelines until they end or are told to stop.
@@ -33,6 +42,11 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     };
     let stdout_is_data = plans.iter().any(writes_stdout);
     let mut options = Options::live();
+    options.resets = Resets {
+        all: arguments.reset_state,
+        stages: arguments.reset_operator.iter().cloned().collect(),
+        accept_loss: arguments.accept_loss,
+    };
     if let Err(why) = listen(&arguments.listen, &mut options) {
         return super::usage(&why);
     }
@@ -66,6 +80,7 @@ pub(super) fn drive(
 ) -> Result<Vec<Outcome>, String> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| format!("cannot start the runtime: {error}"))?;
+    let names: Vec<String> = plans.iter().map(|plan| plan.name.clone()).collect();
     let prepared: Vec<Prepared> = plans.into_iter().map(Prepared::new).collect();
     let pipelines = prepared.iter().map(Prepared::info).collect();
     let telemetry = Arc::new(Telemetry { pipelines, ..Telemetry::default() });
@@ -79,9 +94,17 @@ pub(super) fn drive(
         eprintln!("listening on http://{local}");
         runtime.spawn(http::serve(listener, telemetry.clone(), options.token.clone(), serving.clone()));
     }
-    let launched: std::io::Result<Vec<Running>> =
-        prepared.into_iter().map(|prepared| prepared.launch(options, &runtime, &telemetry)).collect();
-    let running = launched.map_err(|error| format!("cannot start a thread: {error}"))?;
+    let mut running: Vec<Running> = Vec::new();
+    for (prepared, name) in prepared.into_iter().zip(names) {
+        match prepared.launch(options, &runtime, &telemetry) {
+            Ok(launched) => running.push(launched),
+            Err(why) => {
+                running.iter().for_each(|running| running.stop_token().cancel());
+                running.into_iter().for_each(|running| drop(running.wait()));
+                return Err(format!("pipeline {name}: {why}"));
+            }
+        }
+    }
     let stops: Vec<CancellationToken> = running.iter().map(Running::stop_token).collect();
     runtime.spawn(stop_at_signal(stops, duration));
     // Each is looked after by itself: the failure of one is told, and ends it, while the others go on.

@@ -1,33 +1,34 @@
 //! A plan becomes channels and threads.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
-use arrow::array::RecordBatch;
-use arrow::array::cast::AsArray;
-use arrow::array::types::TimestampMicrosecondType;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::account::Counted;
-use crate::engine::stage::{NoCheckpoint, SinkStage, StageError, run_operator};
+use crate::engine::checkpoint::checkpointer::{self, Checkpointer, Known, Report, Reporter};
+use crate::engine::checkpoint::manifest::{PartFile, StageState};
+use crate::engine::checkpoint::store::Store;
+use crate::engine::probe::{Arrivals, probe, remember};
+use crate::engine::recovery::{self, LaunchError, Recovery, wanted};
+use crate::engine::stage::{Checkpoint, NoCheckpoint, SinkStage, StageError, run_operator};
 use crate::engine::supervise::{Crew, Running};
-use crate::engine::{Options, Shared, gather, tick_epochs};
-use crate::flow::inbox::Inbox;
-use crate::flow::message::{Epoch, Message};
-use crate::flow::meter::{Meter, PORTS, SourceMeter};
-use crate::flow::outbox::Outbox;
-use crate::flow::time::{Span, Timestamp};
-use crate::ingest::feed::{BRIDGE_BATCHES, Gather, feed};
-use crate::ingest::intake::Intake;
+use crate::engine::wiring::Wiring;
+use crate::engine::{Options, Shared, State, gather, pace};
+use crate::flow::message::Epoch;
+use crate::flow::state::Restored;
+use crate::ingest::feed::{BRIDGE_BATCHES, Crossing, Gather, Pace, Safe, feed};
+use crate::ingest::intake::{Inflow, Intake};
+use crate::ingest::journal::{Handle, Keeper, Reader, Recovered};
+use crate::ingest::slices::Slices;
 use crate::ingest::watermark::Watermarks;
 use crate::ingest::{ArrivalClock, SourceContext};
-use crate::pipeline::plan::{Edge, Plan, PlannedOperator, PlannedSink, PlannedSource};
-use crate::sink::SinkContext;
-use crate::telemetry::{Latency, PipelineInfo, Queue, StageInfo, StageKind, Telemetry};
+use crate::pipeline::plan::{Plan, PlannedOperator, PlannedSink, PlannedSource};
+use crate::sink::{SinkContext, publish};
+use crate::telemetry::{Health, Latency, PipelineInfo, Telemetry};
 
 /// A plan with its channels, before anything is opened: what the telemetry can be made of.
 pub struct Prepared {
@@ -50,153 +51,89 @@ impl Prepared {
         self.wiring.info(&self.plan, &self.stages, self.latency.clone())
     }
 
-    /// Opens everything and lets it run. The feeds need the runtime's I/O and time.
-    pub fn launch(self, options: &Options, runtime: &Runtime, telemetry: &Telemetry) -> std::io::Result<Running> {
+    /// Takes up the state, opens everything and lets it run. The feeds need the runtime's I/O and time.
+    pub fn launch(self, options: &Options, runtime: &Runtime, telemetry: &Telemetry) -> Result<Running, LaunchError> {
         let Self { plan, wiring, stages, latency } = self;
-        let (epoch_sender, epochs) = watch::channel(Epoch(0));
+        let recovery = match (options.state, &plan.durability) {
+            (State::Keep, Some(durability)) => {
+                Some(Recovery::of(&plan, durability, &options.disk, &options.run, &options.resets)?)
+            }
+            (State::Replay, Some(durability)) => {
+                Some(Recovery::replay(&plan, durability, &options.disk, &options.resets)?)
+            }
+            (State::Ignore, _) | (_, None) => None,
+        };
+        let running = recovery.as_ref().map_or(Epoch(0), |recovery| recovery.running);
+        let (pace_sender, pace_receiver) = watch::channel(Pace { epoch: running, stop: false });
         let stop = CancellationToken::new();
-        if options.live {
-            runtime.spawn(tick_epochs(plan.epoch.duration(), epoch_sender, stop.clone()));
-        }
-        let gather = gather(&plan, options);
         let shared = Shared {
-            stop: stop.clone(),
-            epochs,
+            pace: pace_receiver,
             boards: telemetry.boards.clone(),
             health: telemetry.health.clone(),
-            disk: options.disk.clone(),
             latency,
+            disk: options.disk.clone(),
         };
+        let (epoch, gather, slices) = (plan.epoch, gather(&plan, options), plan.merges());
+        let keeps = options.state == State::Keep;
         let mut launching = Launching {
             pipeline: plan.name.clone(),
-            epoch_every: plan.epoch,
             rows_max: plan.batch_rows,
+            gather,
+            slices: slices.then(Slices::default),
+            memory_bytes: plan.memory / plan.sources.len().max(1) as u64 / 2,
+            epoch,
             options,
             runtime,
             shared,
+            known: known(&plan, &stages, recovery.as_ref()),
+            reports: bounded(stages.len() * (pace::EPOCHS_IN_FLIGHT_MAX + 1)),
+            keeps: keeps && recovery.is_some(),
+            recovery,
             wiring,
             stages,
             crew: Crew::default(),
             arrivals: Arc::default(),
         };
-        let (operators_at, sinks_at) = (plan.sources.len(), plan.sources.len() + plan.operators.len());
-        for (index, sink) in plan.sinks.into_iter().enumerate() {
-            launching.sink(sinks_at + index, sink)?;
+        let base = recovery::base(&plan, launching.run());
+        launching.threads(plan)?;
+        let (handles, durable) = launching.checkpointer(base)?;
+        if options.live {
+            runtime.spawn(pace::keep(epoch.duration(), pace_sender, stop.clone(), durable, handles));
+        } else {
+            runtime.spawn(pace::stop(pace_sender, stop.clone()));
         }
-        for (index, operator) in plan.operators.into_iter().enumerate().rev() {
-            launching.operator(operators_at + index, operator)?;
-        }
-        for (index, source) in plan.sources.into_iter().enumerate() {
-            launching.source(index, source, gather)?;
-        }
-        Ok(Running::new(launching.pipeline, launching.crew, launching.stages, stop, options.drain_max))
+        let Launching { pipeline, crew, stages, recovery, .. } = launching;
+        let folder = recovery.map(|recovery| recovery.folder);
+        Ok(Running::new(pipeline, crew, stages, stop, options.drain_max, folder))
     }
 }
 
-/// The channels of a pipeline, by stage.
-struct Wiring {
-    receivers: Vec<Vec<Receiver<Message>>>,
-    senders: Vec<[Vec<Sender<Message>>; PORTS]>,
-    meters: Vec<Arc<Meter>>,
-    inputs: Vec<Vec<Edge>>,
-    channel_batches: usize,
+/// Every stage as a checkpoint names it, with what it had left.
+fn known(plan: &Plan, stages: &[Counted], recovery: Option<&Recovery>) -> Vec<Known> {
+    let known = |(wanted, counted): (crate::engine::checkpoint::changes::Wanted, &Counted)| {
+        let found = recovery.and_then(|recovery| recovery.stage(&wanted.name)).cloned().unwrap_or_default();
+        found.counts.restore(&counted.meter, counted.source.as_deref());
+        let state = StageState { kind: wanted.kind.to_owned(), identity: wanted.identity, files: Vec::new(), ..found };
+        Known { name: wanted.name, state, journal: None }
+    };
+    wanted(plan).into_iter().zip(stages).map(known).collect()
 }
-
-impl Wiring {
-    fn of(plan: &Plan) -> Self {
-        let inputs: Vec<Vec<Edge>> = std::iter::repeat_n(Vec::new(), plan.sources.len())
-            .chain(plan.operators.iter().map(|operator| operator.inputs.clone()))
-            .chain(plan.sinks.iter().map(|sink| sink.inputs.clone()))
-            .collect();
-        let len = inputs.len();
-        let mut wiring = Self {
-            receivers: vec![Vec::new(); len],
-            senders: (0..len).map(|_| Default::default()).collect(),
-            meters: (0..len).map(|_| Arc::default()).collect(),
-            inputs: inputs.clone(),
-            channel_batches: plan.channel_batches,
-        };
-        for (stage, edges) in inputs.into_iter().enumerate() {
-            for Edge { from, port } in edges {
-                let (sender, receiver) = bounded(plan.channel_batches);
-                wiring.senders[from][port as usize].push(sender);
-                wiring.receivers[stage].push(receiver);
-            }
-        }
-        wiring
-    }
-
-    fn inbox(&mut self, stage: usize) -> Inbox {
-        Inbox::new(std::mem::take(&mut self.receivers[stage]), self.meters[stage].clone())
-    }
-
-    fn outbox(&mut self, stage: usize, rows_max: usize) -> Outbox {
-        let [main, side] = std::mem::take(&mut self.senders[stage]);
-        Outbox::new(main, side, rows_max, self.meters[stage].clone())
-    }
-
-    /// Every stage of the plan, as the account and the telemetry see it.
-    fn counted(&self, plan: &Plan) -> Vec<Counted> {
-        let inputs = |stage: usize| self.inputs[stage].iter().map(|edge| (edge.from, edge.port)).collect();
-        let counted = |stage: usize, name: &str, kind, source: Option<Arc<SourceMeter>>, sink| Counted {
-            name: name.to_owned(),
-            kind,
-            meter: self.meters[stage].clone(),
-            inputs: inputs(stage),
-            source,
-            sink,
-        };
-        let sources = plan.sources.iter().map(|s| (s.name.text.as_str(), s.kind, Some(Arc::default()), false));
-        let operators = plan.operators.iter().map(|o| (o.name.text.as_str(), o.kind, None, false));
-        let sinks = plan.sinks.iter().map(|s| (s.name.text.as_str(), s.kind, None, true));
-        let all = sources.chain(operators).chain(sinks).enumerate();
-        all.map(|(stage, (name, kind, source, sink))| counted(stage, name, kind, source, sink)).collect()
-    }
-
-    fn info(&self, plan: &Plan, stages: &[Counted], latency: Arc<Latency>) -> PipelineInfo {
-        let stage = |counted: &Counted| {
-            // Told by the counters: a handle of the channel here would keep it open when its stage is gone.
-            let sent: Vec<_> = counted.inputs.iter().map(|(from, port)| (self.meters[*from].clone(), *port)).collect();
-            let received = counted.meter.clone();
-            let capacity = self.channel_batches * sent.len();
-            StageInfo {
-                name: counted.name.clone(),
-                kind: match (&counted.source, counted.sink) {
-                    (Some(_), _) => StageKind::Source,
-                    (None, true) => StageKind::Sink,
-                    (None, false) => StageKind::Operator,
-                },
-                component: counted.kind.to_owned(),
-                meter: counted.meter.clone(),
-                source: counted.source.clone(),
-                queue: (capacity > 0).then(|| {
-                    let len = move || {
-                        let sent: u64 =
-                            sent.iter().map(|(meter, port)| meter.batches_out[*port as usize].load(Relaxed)).sum();
-                        let waiting = sent.saturating_sub(received.batches_in.load(Relaxed));
-                        usize::try_from(waiting).unwrap_or(usize::MAX).min(capacity)
-                    };
-                    Queue { len: Box::new(len), capacity }
-                }),
-            }
-        };
-        PipelineInfo { name: plan.name.clone(), stages: stages.iter().map(stage).collect(), latency }
-    }
-}
-
-/// Which arrival raised which watermark, so that a sink can tell how long a result took. Bounded: the oldest go first.
-type Arrivals = Arc<Mutex<VecDeque<(Timestamp, Timestamp)>>>;
-
-/// How many watermarks back an arrival can be told.
-const ARRIVALS_MAX: usize = 4_096;
 
 struct Launching<'a> {
     pipeline: String,
-    epoch_every: Span,
     rows_max: usize,
+    gather: Gather,
+    slices: Option<Slices>,
+    memory_bytes: u64,
+    epoch: crate::flow::time::Span,
     options: &'a Options,
     runtime: &'a Runtime,
     shared: Shared,
+    known: Vec<Known>,
+    reports: (Sender<Report>, Receiver<Report>),
+    /// Epochs are written to the state folder.
+    keeps: bool,
+    recovery: Option<Recovery>,
     wiring: Wiring,
     stages: Vec<Counted>,
     crew: Crew,
@@ -204,16 +141,55 @@ struct Launching<'a> {
 }
 
 impl Launching<'_> {
+    /// From the sinks to the sources, so that nobody sends to a stage that is not there.
+    fn threads(&mut self, plan: Plan) -> Result<(), LaunchError> {
+        let (operators_at, sinks_at) = (plan.sources.len(), plan.sources.len() + plan.operators.len());
+        for (index, sink) in plan.sinks.into_iter().enumerate() {
+            self.sink(sinks_at + index, sink)?;
+        }
+        for (index, operator) in plan.operators.into_iter().enumerate().rev() {
+            self.operator(operators_at + index, operator)?;
+        }
+        for (index, source) in plan.sources.into_iter().enumerate() {
+            self.source(index, source)?;
+        }
+        Ok(())
+    }
+
+    /// Tells this run's files from others: those of a state folder have the folder's.
+    fn run(&self) -> &str {
+        self.recovery.as_ref().map_or(&self.options.run, |recovery| &recovery.folder.run)
+    }
+
+    fn first_epoch(&self) -> Epoch {
+        self.recovery.as_ref().map_or(Epoch(0), |recovery| recovery.first)
+    }
+
+    fn reporter(&self, stage: usize) -> Reporter {
+        let Counted { meter, source, .. } = &self.stages[stage];
+        Reporter { stage, reports: self.reports.0.clone(), meter: meter.clone(), source: source.clone() }
+    }
+
+    fn checkpoint(&self, stage: usize) -> Box<dyn Checkpoint> {
+        if self.keeps { Box::new(self.reporter(stage)) } else { Box::new(NoCheckpoint) }
+    }
+
+    /// The state that a stage takes up.
+    fn restored(&self, stage: usize) -> Restoring {
+        let store = self.recovery.as_ref().map(|recovery| recovery.store.clone());
+        Restoring { store, parts: self.known[stage].state.parts.clone() }
+    }
+
     fn sink(&mut self, stage: usize, sink: PlannedSink) -> std::io::Result<()> {
         let inbox = self.wiring.inbox(stage);
         let context = SinkContext {
             pipeline: self.pipeline.clone(),
             name: sink.name.text.clone(),
-            run: self.options.run.clone(),
+            run: self.run().to_owned(),
             boards: self.shared.boards.clone(),
             disk: self.shared.disk.clone(),
-            epoch: Epoch(0),
-            epoch_every: self.epoch_every,
+            epoch: self.first_epoch(),
+            epoch_every: self.epoch,
         };
         let latency = self.shared.latency.clone();
         let (written, reached) = probe(latency, self.arrivals.clone(), sink.input.time, self.options.live);
@@ -224,25 +200,44 @@ impl Launching<'_> {
             written: Box::new(written),
             reached: Box::new(reached),
         };
+        let mut checkpoint = self.checkpoint(stage);
+        let restored = self.restored(stage);
+        // Published before the process died, or not: whichever, it is after this.
+        let found = self.recovery.as_ref().filter(|_| self.keeps).and_then(|recovery| recovery.stage(&sink.name.text));
+        let files = found.map(|state| state.files.clone()).unwrap_or_default();
+        let disk = self.shared.disk.clone();
         self.crew.spawn(&sink.name.text, move || {
-            running.run(inbox, || sink.spec.open(&context, &sink.input), &mut NoCheckpoint)
+            let parts = restored.read()?;
+            let open = || {
+                publish(&*disk, &files)?;
+                let mut open = sink.spec.open(&context, &sink.input)?;
+                open.restore(&parts)?;
+                Ok(open)
+            };
+            running.run(inbox, open, &mut *checkpoint)
         })
     }
 
-    fn operator(&mut self, stage: usize, operator: PlannedOperator) -> std::io::Result<()> {
+    fn operator(&mut self, stage: usize, mut operator: PlannedOperator) -> std::io::Result<()> {
         let inbox = self.wiring.inbox(stage);
         let outbox = self.wiring.outbox(stage, self.rows_max);
-        self.crew.spawn(&operator.name.text, move || run_operator(inbox, operator.operator, outbox, &mut NoCheckpoint))
+        let mut checkpoint = self.checkpoint(stage);
+        let restored = self.restored(stage);
+        self.crew.spawn(&operator.name.text, move || {
+            operator.operator.restore(&restored.read()?)?;
+            run_operator(inbox, operator.operator, outbox, &mut *checkpoint)
+        })
     }
 
-    fn source(&mut self, stage: usize, source: PlannedSource, gather: Gather) -> std::io::Result<()> {
-        // A recording brings its own time.
-        let tick_every = gather.tick_every.filter(|_| !source.spec.has_own_clock());
-        let gather = Gather { tick_every, ..gather };
+    fn source(&mut self, stage: usize, source: PlannedSource) -> Result<(), LaunchError> {
         let name = source.name.text.clone();
         let meter = self.stages[stage].source.clone().expect("the first stages are sources");
-        let (bridge, crossings) = mpsc::channel(BRIDGE_BATCHES);
         let arrivals = self.arrivals.clone();
+        let (keeps, reporter) = (self.keeps, self.reporter(stage));
+        let keep = move |epoch, state, last| {
+            let left = crate::engine::stage::Left { last, ..Default::default() };
+            if keeps { reporter.report(epoch, left, Some(state)) } else { Ok(()) }
+        };
         let intake = Intake {
             name: name.clone(),
             decoder: source.decoder.build(&source.columns),
@@ -253,55 +248,121 @@ impl Launching<'_> {
             meter: meter.clone(),
             stage: self.wiring.meters[stage].clone(),
             observer: Box::new(move |at, arrival| remember(&arrivals, at, arrival)),
+            keep: Box::new(keep),
+            slices: self.slices,
+            taken: 0,
             outbox: self.wiring.outbox(stage, self.rows_max),
         };
-        self.crew.spawn(&name, move || Ok(intake.run(crossings)?))?;
-        let clock = Arc::new(ArrivalClock::default());
-        let context = SourceContext { name: name.clone(), pipeline: self.pipeline.clone(), clock, meter };
-        let (epochs, stop, spec) = (self.shared.epochs.clone(), self.shared.stop.clone(), source.spec);
-        let task = async move { feed(&*spec, context, gather, bridge, epochs, stop).await.map_err(StageError::from) };
-        self.crew.task(&name, self.runtime, task);
+        let restored = self.known[stage].state.source;
+        let inflow = self.inflow(stage, source, &meter)?;
+        self.crew.spawn(&name, move || Ok(intake.run(inflow, restored)?))?;
         Ok(())
     }
-}
 
-fn remember(arrivals: &Arrivals, at: Timestamp, arrival: Timestamp) {
-    let mut arrivals = arrivals.lock().unwrap_or_else(PoisonError::into_inner);
-    if arrivals.len() == ARRIVALS_MAX {
-        arrivals.pop_front();
+    /// Starts the feed, and the keeper of its journal where there is one.
+    fn inflow(
+        &mut self,
+        stage: usize,
+        source: PlannedSource,
+        meter: &Arc<crate::flow::meter::SourceMeter>,
+    ) -> Result<Inflow, LaunchError> {
+        let batch = (self.gather.payloads_max, self.gather.bytes_max);
+        let (bridge, crossings) = mpsc::channel(BRIDGE_BATCHES);
+        let Some(recovery) = &self.recovery else {
+            self.feed(source, None, bridge, (Epoch(0), Safe::Taken), meter);
+            return Ok(Inflow::Bridge(crossings));
+        };
+        let (settings, recovered) = recovery.journals[stage].clone();
+        meter.received.fetch_add(recovered.payloads.0, Relaxed);
+        meter.bytes.fetch_add(recovered.payloads.1, Relaxed);
+        if !self.keeps || recovered.exhausted {
+            let reader = Reader::whole(self.shared.disk.clone(), &settings, &recovered, batch);
+            return Ok(Inflow::Journal(reader));
+        }
+        let epoch = recovered.epoch.map_or(recovery.first, |epoch| epoch.next().max(recovery.first));
+        let (safe_sender, safe) = watch::channel(0);
+        let name = format!("{} (journal)", source.name.text);
+        let troubled = troubled(self.shared.health.clone(), name.clone());
+        let pace = (epoch, self.shared.pace.clone());
+        let disk = self.shared.disk.clone();
+        let told = (safe_sender, meter.clone());
+        let (keeper, reader, handle) =
+            Keeper::open(disk, &settings, &recovered, pace, told, (batch, Box::new(troubled)))?;
+        self.known[stage].journal = Some((handle, settings.keep));
+        let runtime = self.runtime.handle().clone();
+        self.crew.spawn(&name, move || Ok(keeper.run(crossings, &runtime)?))?;
+        self.feed(source, Some(&recovered), bridge, (epoch, Safe::Journaled(safe)), meter);
+        Ok(Inflow::Journal(reader))
     }
-    arrivals.push_back((at, arrival));
+
+    fn feed(
+        &mut self,
+        source: PlannedSource,
+        recovered: Option<&Recovered>,
+        bridge: mpsc::Sender<Crossing>,
+        (epoch, safe): (Epoch, Safe),
+        meter: &Arc<crate::flow::meter::SourceMeter>,
+    ) {
+        let name = source.name.text;
+        let context = SourceContext {
+            name: name.clone(),
+            pipeline: self.pipeline.clone(),
+            clock: Arc::new(ArrivalClock::default()),
+            meter: meter.clone(),
+            memory_bytes: self.memory_bytes,
+            connection: recovered.map_or(0, |recovered| recovered.connection),
+            redeliveries: recovered.map_or_else(Vec::new, |recovered| recovered.redeliveries.clone()).into(),
+        };
+        // A recording brings its own time.
+        let tick_every = self.gather.tick_every.filter(|_| !source.spec.has_own_clock());
+        let gather = Gather { tick_every, ..self.gather };
+        let (pace, spec) = (self.shared.pace.clone(), source.spec);
+        let task =
+            async move { feed(&*spec, context, gather, bridge, (epoch, pace), safe).await.map_err(StageError::from) };
+        self.crew.task(&name, self.runtime, task);
+    }
+
+    /// Starts the thread that writes epochs, if any are; gives what the pace depends on.
+    fn checkpointer(
+        &mut self,
+        base: crate::engine::checkpoint::manifest::Manifest,
+    ) -> Result<(Vec<Handle>, Option<watch::Receiver<Option<Epoch>>>), LaunchError> {
+        let Some(recovery) = self.recovery.as_ref().filter(|_| self.keeps) else { return Ok((Vec::new(), None)) };
+        let handles: Vec<Handle> =
+            self.known.iter().filter_map(|known| known.journal.as_ref().map(|(handle, _)| handle.clone())).collect();
+        let before = recovery.manifest.as_ref().map(crate::engine::checkpoint::manifest::Manifest::epoch);
+        let (durable_sender, durable) = watch::channel(before);
+        let (sender, receiver) = bounded(0);
+        let checkpointer = Checkpointer {
+            disk: self.shared.disk.clone(),
+            store: recovery.store.clone(),
+            health: self.shared.health.clone(),
+            base,
+            stages: std::mem::take(&mut self.known),
+            reports: std::mem::replace(&mut self.reports, (sender, receiver)).1,
+            durable: durable_sender,
+        };
+        self.crew.spawn(checkpointer::NAME, move || checkpointer.run())?;
+        Ok((handles, Some(durable)))
+    }
 }
 
-/// Measures, a batch at a time, how long results take: from their event time, and from the arrival of the payload whose
-/// watermark let them go. Only where the arrival clock is this host's.
-fn probe(
-    latency: Arc<Latency>,
-    arrivals: Arrivals,
-    time: usize,
-    live: bool,
-) -> (impl FnMut(&RecordBatch) + Send, impl FnMut(Timestamp) + Send) {
-    let now = || Timestamp::from_micros(jiff::Timestamp::now().as_microsecond());
-    // Rows since the last watermark: both closures are called by the sink's thread.
-    let pending = Arc::new(AtomicU64::new(0));
-    let (rows, by_event) = (pending.clone(), latency.clone());
-    let written = move |batch: &RecordBatch| {
-        let times = batch.column(time).as_primitive::<TimestampMicrosecondType>();
-        if live && let Some(newest) = times.values().iter().max() {
-            let count = batch.num_rows() as u64;
-            by_event.event_to_emit.record(now().since(Timestamp::from_micros(*newest)), count);
-            rows.fetch_add(count, Relaxed);
+/// Tells of a journal's troubles on `/readyz`.
+fn troubled(health: Arc<Health>, name: String) -> impl Fn(Option<String>) + Send {
+    move |why| health.set(&name, why)
+}
+
+/// Parts to be read by the stage's own thread.
+struct Restoring {
+    store: Option<Store>,
+    parts: Vec<PartFile>,
+}
+
+impl Restoring {
+    fn read(&self) -> Result<Vec<Restored>, StageError> {
+        match &self.store {
+            Some(store) => Ok(store.read_parts(&self.parts)?),
+            None => Ok(Vec::new()),
         }
-    };
-    let reached = move |at: Timestamp| {
-        let count = pending.swap(0, Relaxed);
-        if count == 0 {
-            return;
-        }
-        let arrivals = arrivals.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, arrival)) = arrivals.iter().rev().find(|(watermark, _)| *watermark == at) {
-            latency.arrival_to_emit.record(now().since(*arrival), count);
-        }
-    };
-    (written, reached)
+    }
 }

@@ -2,26 +2,42 @@
 //! the sources, so that nobody sends to a stage that is not there.
 
 pub mod account;
+pub mod checkpoint;
 mod launch;
+mod pace;
+mod probe;
+mod recovery;
 pub mod stage;
 pub mod supervise;
+mod wiring;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use crate::component::Secret;
 use crate::disk::{self, SharedDisk};
-use crate::flow::message::Epoch;
+use crate::ingest::feed::Pace;
 use crate::pipeline::plan::Plan;
 use crate::sink::board::Boards;
 use crate::telemetry::{Health, Latency};
 
 pub use launch::Prepared;
+pub use recovery::{LaunchError, Resets};
 pub use supervise::{Outcome, Running};
+
+/// What a run does with the state folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Goes on where the last run was, and keeps journal and checkpoints.
+    Keep,
+    /// Reads its journal again, and changes nothing in it.
+    Replay,
+    /// Leaves it alone.
+    Ignore,
+}
 
 /// How pipelines are run.
 #[derive(Clone, Debug)]
@@ -39,42 +55,46 @@ pub struct Options {
     pub drain_max: Duration,
     /// Where state and files are written.
     pub disk: SharedDisk,
+    /// What to do with the pipeline's state folder, if it has one.
+    pub state: State,
+    /// What to do with state that does not fit, or is damaged.
+    pub resets: Resets,
 }
 
 impl Options {
     /// A live run, told apart from others by the time that it began.
     pub fn live() -> Self {
         let run = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%6f").to_string();
-        Self { live: true, run, listen: None, token: None, drain_max: Duration::from_secs(60), disk: disk::real() }
+        Self {
+            live: true,
+            run,
+            listen: None,
+            token: None,
+            drain_max: Duration::from_secs(60),
+            disk: disk::real(),
+            state: State::Keep,
+            resets: Resets::default(),
+        }
     }
 
     /// A replay: the same recording gives the same files.
     pub fn replay() -> Self {
-        Self { live: false, run: "replay".to_owned(), ..Self::live() }
+        Self { live: false, run: "replay".to_owned(), state: State::Ignore, ..Self::live() }
+    }
+
+    /// A replay of what a live run had put into its journal: the same files as then.
+    pub fn replay_journal() -> Self {
+        Self { state: State::Replay, ..Self::replay() }
     }
 }
 
 /// What all stages of a run share.
 pub(crate) struct Shared {
-    pub(crate) stop: CancellationToken,
-    pub(crate) epochs: watch::Receiver<Epoch>,
+    pub(crate) pace: watch::Receiver<Pace>,
     pub(crate) boards: Arc<Boards>,
     pub(crate) health: Arc<Health>,
     pub(crate) latency: Arc<Latency>,
     pub(crate) disk: SharedDisk,
-}
-
-/// Ends an epoch every `plan.epoch`, until the run is over.
-pub(crate) async fn tick_epochs(plan_epoch: Duration, epochs: watch::Sender<Epoch>, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(plan_epoch);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    ticks.tick().await;
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => epochs.send_modify(|epoch| *epoch = epoch.next()),
-        }
-    }
 }
 
 /// How long a payload may wait for others to go with it.
@@ -91,6 +111,6 @@ pub(crate) fn gather(plan: &Plan, options: &Options) -> crate::ingest::feed::Gat
         delay_max: DELAY_MAX,
         tick_every: options.live.then_some(TICK_EVERY),
         // Without a state folder nothing carries open windows over a restart.
-        stop_exhausts: true,
+        stop_exhausts: options.state != State::Keep || plan.durability.is_none(),
     }
 }

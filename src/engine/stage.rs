@@ -6,12 +6,14 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 
 use crate::disk::SharedDisk;
+use crate::engine::checkpoint::store::StoreError;
 use crate::flow::inbox::Inbox;
 use crate::flow::message::{Epoch, Message, Severed};
 use crate::flow::outbox::Outbox;
 use crate::flow::state::Part;
 use crate::ingest::feed::FeedError;
 use crate::ingest::intake::IntakeError;
+use crate::ingest::journal::KeeperError;
 use crate::operator::{Operator, OperatorError};
 use crate::sink::{PreparedFile, Sink, SinkError, Unpublished, publish};
 use crate::telemetry::Health;
@@ -34,6 +36,12 @@ pub enum StageError {
     /// The sink failed.
     #[error(transparent)]
     Sink(SinkError),
+    /// The keeper of a journal failed.
+    #[error(transparent)]
+    Keeper(KeeperError),
+    /// State could not be kept or taken back.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The thread panicked: a fault of ours.
     #[error("panicked: {0}")]
     Panicked(String),
@@ -44,6 +52,15 @@ impl From<FeedError> for StageError {
         match error {
             FeedError::Severed(severed) => Self::Severed(severed),
             error @ FeedError::Source(_) => Self::Feed(error),
+        }
+    }
+}
+
+impl From<KeeperError> for StageError {
+    fn from(error: KeeperError) -> Self {
+        match error {
+            KeeperError::Severed(severed) => Self::Severed(severed),
+            error => Self::Keeper(error),
         }
     }
 }

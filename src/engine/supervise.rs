@@ -10,6 +10,7 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::account::{Account, Counted};
+use crate::engine::checkpoint::StateFolder;
 use crate::engine::stage::StageError;
 
 /// Everything that runs for a pipeline, and where it says that it has ended.
@@ -93,6 +94,8 @@ pub struct Running {
     stages: Vec<Counted>,
     stop: CancellationToken,
     drain_max: Duration,
+    /// Held until all is over.
+    _folder: Option<StateFolder>,
 }
 
 /// How a run ended.
@@ -116,8 +119,9 @@ impl Running {
         stages: Vec<Counted>,
         stop: CancellationToken,
         drain_max: Duration,
+        folder: Option<StateFolder>,
     ) -> Self {
-        Self { pipeline, crew, stages, stop, drain_max }
+        Self { pipeline, crew, stages, stop, drain_max, _folder: folder }
     }
 
     /// Cancelled, it stops the feeds; the rest drains by itself.

@@ -91,4 +91,14 @@ pub struct SourceMeter {
     pub backpressure_disconnects: AtomicU64,
     /// Arrival time of the last payload, in microseconds.
     pub last_arrival_micros: AtomicI64,
+    /// Bytes that the journal's segments take.
+    pub journal_bytes: AtomicU64,
+    /// Records that the journal has been given, counted from its first.
+    pub journal_records: AtomicU64,
+    /// Records of the journal that the stages have not read yet.
+    pub journal_lag: AtomicU64,
+    /// Groups that were made durable.
+    pub journal_syncs: AtomicU64,
+    /// Nanoseconds spent writing them and making them durable.
+    pub journal_sync_ns: AtomicU64,
 }

@@ -30,6 +30,8 @@ pub struct Delivery {
     pub dup: bool,
     /// The transport's own number of it; 0 where there is none.
     pub packet_id: u16,
+    /// Which connection of the source brought it, counted from the first one of the journal.
+    pub connection: u32,
 }
 
 /// One payload, borrowed.
@@ -63,6 +65,11 @@ impl Payloads {
         self.bytes.len()
     }
 
+    /// About what they take in memory.
+    pub fn memory_bytes(&self) -> usize {
+        self.bytes.capacity() + self.records.capacity() * size_of::<Record>()
+    }
+
     /// Forgets them all, and keeps the room.
     pub fn clear(&mut self) {
         self.bytes.clear();
@@ -93,6 +100,32 @@ impl Payloads {
             let index = self.records.len().checked_sub(1).expect("properties follow their payload");
             self.properties.push((index, properties));
         }
+    }
+
+    /// Adds all of another's.
+    pub fn append(&mut self, other: &Self) {
+        for payload in other.iter() {
+            self.push(payload.topic, payload.body, payload.arrival, payload.delivery);
+            self.set_properties(payload.properties.to_vec());
+        }
+    }
+
+    /// Keeps those before `index`, and gives the others.
+    #[must_use]
+    pub fn split_off(&mut self, index: usize) -> Self {
+        let mut rest = Self::default();
+        for payload in (index..self.len()).map(|index| self.get(index)) {
+            rest.push(payload.topic, payload.body, payload.arrival, payload.delivery);
+            rest.set_properties(payload.properties.to_vec());
+        }
+        self.records.truncate(index);
+        self.properties.retain(|(at, _)| *at < index);
+        rest
+    }
+
+    /// Changes arrival times, in order.
+    pub fn raise_arrivals(&mut self, mut raise: impl FnMut(Timestamp) -> Timestamp) {
+        self.records.iter_mut().for_each(|record| record.arrival = raise(record.arrival));
     }
 
     fn keep(&mut self, bytes: &[u8]) -> (usize, usize) {

@@ -1,12 +1,12 @@
 //! The async half of ingest: opens the source, again and again if need be, gathers its payloads, and puts them and
 //! the marks of time into the bridge. Where the bridge ends, so does async: see [`intake`](crate::ingest::intake).
 
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
-use tokio_util::sync::CancellationToken;
 
 use crate::flow::message::{Epoch, Severed};
 use crate::flow::payload::Payloads;
@@ -18,12 +18,19 @@ use crate::ingest::{BoxFuture, Fed, Source, SourceContext, SourceError, SourceSp
 pub enum Crossing {
     /// At least one payload.
     Payloads(Payloads),
-    /// The arrival clock has got here, the source could be polled, and it was empty.
-    Tick(Timestamp),
+    /// The arrival clock has got here, and nothing arrived.
+    Tick {
+        /// What time it is.
+        now: Timestamp,
+        /// The source could be heard: it is silent, and not away.
+        listening: bool,
+    },
     /// The source can be heard from here on: for the first time, or again. Time before this is no silence.
     Heard(Timestamp),
     /// This epoch is over.
     Barrier(Epoch),
+    /// This epoch is over, and so was a run; another took it up from here. From a journal only.
+    Stop(Epoch),
     /// The feed is over, or was told to stop.
     End {
         /// No payload will ever follow, so every window may close.
@@ -31,6 +38,15 @@ pub enum Crossing {
         /// The epoch that this closes.
         epoch: Epoch,
     },
+}
+
+/// Where the pipeline's epochs are, for all of its feeds at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// The epoch that is running.
+    pub epoch: Epoch,
+    /// The feeds are to stop: this epoch is the last, for all of them.
+    pub stop: bool,
 }
 
 /// How the feed gathers payloads.
@@ -54,60 +70,98 @@ pub const BRIDGE_BATCHES: usize = 4;
 /// The pauses between attempts to open a source: the first, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
-/// Drives a source until it is exhausted or told to stop.
+/// How a feed learns which of its payloads are safe.
+#[derive(Debug)]
+pub enum Safe {
+    /// Once the bridge has taken them: there is no journal.
+    Taken,
+    /// Once the journal says so: how many of this run are.
+    Journaled(watch::Receiver<u64>),
+}
+
+type News = Option<watch::Receiver<u64>>;
+
+impl Safe {
+    fn news(&self) -> News {
+        match self {
+            Self::Taken => None,
+            Self::Journaled(safe) => Some(safe.clone()),
+        }
+    }
+}
+
+/// Waits until more payloads are safe; for ever where crossing makes them so.
+async fn more(news: &mut News) {
+    let changed = match news {
+        Some(news) => news.changed().await.is_ok(),
+        None => false,
+    };
+    if !changed {
+        // There is no journal, or it is gone; then the bridge will tell.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Drives a source until it is exhausted or told to stop. `epoch` is the first that it takes part in.
 pub async fn feed(
     spec: &dyn SourceSpec,
     context: SourceContext,
     gather: Gather,
     bridge: mpsc::Sender<Crossing>,
-    mut epochs: watch::Receiver<Epoch>,
-    stop: CancellationToken,
+    (mut epoch, mut pace): (Epoch, watch::Receiver<Pace>),
+    safe: Safe,
 ) -> Result<(), FeedError> {
-    let mut link = Link { spec, context, source: None, opening: None };
-    let mut gathered = Gathered { payloads: Payloads::default(), due: Instant::now(), gather, bridge };
+    let (door, mut news) = (bridge.clone(), safe.news());
+    let mut link = Link { spec, context, source: None, opening: None, given: 0, lost: 0 };
+    let mut gathered = Gathered::new(gather, bridge, safe);
     let mut ticks = interval(gather.tick_every.unwrap_or(PAUSE.1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut epoch = *epochs.borrow_and_update();
     let mut connections = None;
+    pace.mark_changed();
     let exhausted = loop {
-        let len = gathered.payloads.len();
+        let (len, free, due) = (gathered.payloads.len(), gathered.outgoing.is_empty(), gathered.due);
         tokio::select! {
             biased;
-            () = stop.cancelled() => break gather.stop_exhausts,
-            Ok(()) = epochs.changed() => {
+            permit = door.reserve(), if !free => {
+                let permit = permit.map_err(|_| FeedError::Severed(Severed))?;
+                permit.send(gathered.outgoing.pop_front().expect("it is not empty"));
+                gathered.acknowledge(&mut link).await?;
+            }
+            changed = pace.changed() => {
+                changed.map_err(|_| FeedError::Severed(Severed))?;
+                let now = *pace.borrow_and_update();
+                gathered.flush();
                 // Every epoch gets its barrier, also those that a full bridge made us miss.
-                let current = *epochs.borrow_and_update();
-                gathered.flush(&mut link).await?;
-                while epoch < current {
-                    gathered.send(Crossing::Barrier(epoch)).await?;
+                while epoch < now.epoch {
+                    gathered.outgoing.push_back(Crossing::Barrier(epoch));
                     epoch = epoch.next();
                 }
+                if now.stop {
+                    break gather.stop_exhausts;
+                }
             }
-            () = sleep_until(gathered.due), if len > 0 => gathered.flush(&mut link).await?,
-            fed = link.next(&mut gathered.payloads, gather.payloads_max.saturating_sub(len).max(1)) => {
+            () = more(&mut news) => gathered.acknowledge(&mut link).await?,
+            () = sleep_until(due), if len > 0 && free => gathered.flush(),
+            fed = link.next(&mut gathered.payloads, gather.payloads_max.saturating_sub(len).max(1)), if free => {
                 match fed? {
                     Fed::More => {
-                        let meter = &link.context.meter;
-                        let made = meter.reconnects.load(Relaxed);
+                        let made = link.context.meter.reconnects.load(Relaxed);
                         if gather.tick_every.is_some() && connections.replace(made) != Some(made) {
-                            let now = link.context.clock.now();
-                            gathered.send(Crossing::Heard(now)).await?;
+                            gathered.outgoing.push_back(Crossing::Heard(link.context.clock.now()));
                         }
-                        gathered.grown(len, &mut link).await?;
+                        gathered.grown(len);
                     }
                     Fed::Exhausted => break true,
                 }
             }
             // A full bridge means that the pipeline is behind, not that the feed is idle.
-            _ = ticks.tick(), if gather.tick_every.is_some() && len == 0 => {
-                // Nor is a feed that is away.
-                if link.context.meter.connected.load(Relaxed) == 1 {
-                    gathered.tick(link.context.clock.now());
-                }
+            _ = ticks.tick(), if gather.tick_every.is_some() && len == 0 && free => {
+                let listening = link.context.meter.connected.load(Relaxed) == 1;
+                gathered.tick(Crossing::Tick { now: link.context.clock.now(), listening });
             }
         }
     };
-    gathered.flush(&mut link).await?;
+    gathered.finish(&mut link, &mut news).await?;
     if let Some(mut source) = link.source.take() {
         source.close().await;
     }
@@ -121,11 +175,16 @@ struct Link<'a> {
     source: Option<Box<dyn Source>>,
     /// Kept between polls, so that a barrier does not make it start anew.
     opening: Option<BoxFuture<'a, Result<Box<dyn Source>, SourceError>>>,
+    /// Payloads that all sources gave, and how many of them came from sources that were lost: nobody waits for their
+    /// acknowledgement.
+    given: u64,
+    lost: u64,
 }
 
 impl<'a> Link<'a> {
     /// As [`Source::next`], and as cancel safe. A source that was lost is opened again.
     async fn next(&mut self, into: &mut Payloads, payloads_max: usize) -> Result<Fed, FeedError> {
+        let before = into.len();
         loop {
             let Some(source) = &mut self.source else {
                 let opening = self.opening.get_or_insert_with(|| Box::pin(open(self.spec, self.context.clone())));
@@ -138,8 +197,12 @@ impl<'a> Link<'a> {
                 Err(SourceError::Lost(why)) => {
                     tracing::warn!(source = self.context.name, why, "lost the source, opening it again");
                     self.source = None;
+                    self.lost = self.given;
                 }
-                fed => return Ok(fed?),
+                fed => {
+                    self.given += (into.len() - before) as u64;
+                    return Ok(fed?);
+                }
             }
         }
     }
@@ -160,48 +223,97 @@ async fn open(spec: &dyn SourceSpec, context: SourceContext) -> Result<Box<dyn S
     }
 }
 
-/// The payloads since the last flush.
+/// The payloads since the last flush, and what waits for room in the bridge.
 struct Gathered {
     payloads: Payloads,
     due: Instant,
     gather: Gather,
     bridge: mpsc::Sender<Crossing>,
+    /// What crosses next. The source is not read while anything waits here: that is the backpressure.
+    outgoing: VecDeque<Crossing>,
+    safe: Safe,
+    /// Payloads that have crossed, and how many of them the source may have forgotten.
+    crossed: u64,
+    acknowledged: u64,
 }
 
 impl Gathered {
+    fn new(gather: Gather, bridge: mpsc::Sender<Crossing>, safe: Safe) -> Self {
+        Self {
+            payloads: Payloads::default(),
+            due: Instant::now(),
+            gather,
+            bridge,
+            outgoing: VecDeque::new(),
+            safe,
+            crossed: 0,
+            acknowledged: 0,
+        }
+    }
+
     /// Payloads were added to the `before` that there were.
-    async fn grown(&mut self, before: usize, link: &mut Link<'_>) -> Result<(), FeedError> {
+    fn grown(&mut self, before: usize) {
         if before == 0 {
             self.due = Instant::now() + self.gather.delay_max;
         }
         let full =
             self.payloads.len() >= self.gather.payloads_max || self.payloads.len_bytes() >= self.gather.bytes_max;
-        if full { self.flush(link).await } else { Ok(()) }
+        // What waits for the journal gathers there.
+        if full || matches!(self.safe, Safe::Journaled(_)) {
+            self.flush();
+        }
     }
 
-    /// Hands the payloads over. The source may forget them once the bridge has taken them.
-    async fn flush(&mut self, link: &mut Link<'_>) -> Result<(), FeedError> {
-        if self.payloads.is_empty() {
-            return Ok(());
+    /// Lets the payloads cross next.
+    fn flush(&mut self) {
+        if !self.payloads.is_empty() {
+            self.crossed += self.payloads.len() as u64;
+            self.outgoing.push_back(Crossing::Payloads(std::mem::take(&mut self.payloads)));
         }
-        let payloads = std::mem::take(&mut self.payloads);
-        let count = payloads.len() as u64;
-        self.send(Crossing::Payloads(payloads)).await?;
+    }
+
+    /// Tells the source which payloads are safe.
+    async fn acknowledge(&mut self, link: &mut Link<'_>) -> Result<(), FeedError> {
+        let safe = match &self.safe {
+            Safe::Taken if self.outgoing.iter().any(|crossing| matches!(crossing, Crossing::Payloads(_))) => {
+                return Ok(());
+            }
+            Safe::Taken => self.crossed,
+            Safe::Journaled(safe) => *safe.borrow(),
+        };
+        // What a lost source gave and nobody acknowledged comes again, by its own guarantee.
+        let from = self.acknowledged.max(link.lost);
+        self.acknowledged = self.acknowledged.max(safe);
         match &mut link.source {
-            Some(source) => Ok(source.ack(count).await?),
-            // Lost meanwhile: what was not acknowledged comes again, by the source's own guarantee.
-            None => Ok(()),
+            Some(source) if safe > from => Ok(source.ack(safe - from).await?),
+            _ => Ok(()),
         }
     }
 
-    /// Waits while the bridge is full. The source is not read meanwhile: that is the backpressure.
+    /// Lets everything cross, and waits until it is safe.
+    async fn finish(&mut self, link: &mut Link<'_>, news: &mut News) -> Result<(), FeedError> {
+        self.flush();
+        while let Some(crossing) = self.outgoing.pop_front() {
+            self.send(crossing).await?;
+        }
+        self.acknowledge(link).await?;
+        while self.acknowledged < self.crossed {
+            tokio::select! {
+                () = more(news) => (),
+                () = self.bridge.closed() => return Err(FeedError::Severed(Severed)),
+            }
+            self.acknowledge(link).await?;
+        }
+        Ok(())
+    }
+
     async fn send(&mut self, crossing: Crossing) -> Result<(), FeedError> {
         self.bridge.send(crossing).await.map_err(|_| FeedError::Severed(Severed))
     }
 
-    fn tick(&mut self, now: Timestamp) {
+    fn tick(&mut self, tick: Crossing) {
         // A bridge without room is no reason to wait: the time will be told by the next tick.
-        drop(self.bridge.try_send(Crossing::Tick(now)));
+        drop(self.bridge.try_send(tick));
     }
 }
 

@@ -4,6 +4,7 @@
 //! What comes out is a function of the payloads and their arrival times alone, not of how they were cut into batches: a
 //! batch is cut wherever a row lies behind the watermark of the rows before it, so that "late" means the same always.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -14,9 +15,10 @@ use arrow::array::{
 };
 use arrow::compute::filter_record_batch;
 use arrow::error::ArrowError;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::{self, error::TryRecvError};
 
-use crate::flow::message::{Message, Severed};
+use crate::flow::message::{Epoch, Mark, Message, Severed};
 use crate::flow::meter::{Meter, SourceMeter};
 use crate::flow::outbox::{Emit, Outbox, Port};
 use crate::flow::payload::Payloads;
@@ -24,7 +26,9 @@ use crate::flow::schema::dead_letter_schema;
 use crate::flow::time::{Span, Timestamp};
 use crate::format::Decoder;
 use crate::ingest::feed::Crossing;
-use crate::ingest::watermark::Watermarks;
+use crate::ingest::journal::{JournalError, Position, Reader};
+use crate::ingest::slices::Slices;
+use crate::ingest::watermark::{WatermarkState, Watermarks};
 
 /// What a payload that does not decode gets: `decode.on_error`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +61,45 @@ pub struct Intake {
     pub stage: Arc<Meter>,
     /// Told each watermark with the arrival time of the payload that raised it.
     pub observer: Box<dyn FnMut(Timestamp, Timestamp) + Send>,
+    /// Told where the source is, at the end of each epoch, before anybody else hears of it.
+    pub keep: Box<dyn FnMut(Epoch, SourceState, bool) -> Result<(), Severed> + Send>,
+    /// Where streams meet: how this one is cut.
+    pub slices: Option<Slices>,
+    /// Payloads taken so far, also before a restart.
+    pub taken: u64,
     /// The way on.
     pub outbox: Outbox,
+}
+
+/// Where a source is at the end of an epoch: all that an intake needs to go on from there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceState {
+    /// The next record of the journal.
+    pub position: Position,
+    /// Its number.
+    pub number: u64,
+    /// Payloads taken so far.
+    pub taken: u64,
+    /// How far event time has come.
+    pub watermarks: WatermarkState,
+    /// How the stream was cut.
+    pub slices: Slices,
+}
+
+impl SourceState {
+    /// The same place, with event time unknown.
+    #[must_use]
+    pub fn without_time(self) -> Self {
+        Self { watermarks: WatermarkState::default(), ..self }
+    }
+}
+
+/// Where an intake takes from.
+pub enum Inflow {
+    /// The feed, directly.
+    Bridge(mpsc::Receiver<Crossing>),
+    /// The journal.
+    Journal(Reader),
 }
 
 /// Why an intake stopped.
@@ -80,6 +121,9 @@ pub enum IntakeError {
     /// A kernel refused.
     #[error("cannot set rows aside")]
     Compute(#[from] ArrowError),
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
 }
 
 /// Rows that wait in the decoder, by the payload that they came from.
@@ -91,22 +135,34 @@ struct Waiting {
 }
 
 impl Intake {
-    /// Decodes until the feed is over.
-    pub fn run(mut self, mut bridge: mpsc::Receiver<Crossing>) -> Result<(), IntakeError> {
-        while let Some(crossing) = self.wait(&mut bridge) {
+    /// Decodes until the feed is over. `restored` is where an earlier run was.
+    pub fn run(mut self, mut inflow: Inflow, restored: Option<SourceState>) -> Result<(), IntakeError> {
+        if let Some(state) = restored {
+            self.restore(state)?;
+        }
+        while let Some((crossing, next)) = self.wait(&mut inflow)? {
             match crossing {
                 Crossing::Payloads(payloads) => self.payloads(&payloads)?,
                 Crossing::Heard(now) => self.watermarks.started(now),
-                Crossing::Tick(now) => {
-                    if let Some(at) = self.watermarks.tick(now) {
+                Crossing::Tick { now, listening } => {
+                    if let Some(at) = listening.then(|| self.watermarks.tick(now)).flatten() {
                         self.reach(at, now)?;
                     }
+                    self.cut(|slices| slices.reach(now))?;
                 }
-                Crossing::Barrier(epoch) => self.outbox.send(Message::Barrier(epoch))?,
+                Crossing::Barrier(epoch) => {
+                    self.end_epoch(epoch, next, false)?;
+                    self.outbox.send(Message::Barrier(epoch))?;
+                }
+                Crossing::Stop(epoch) => {
+                    self.end_epoch(epoch, next, false)?;
+                    self.outbox.send(Message::Stop(epoch))?;
+                }
                 Crossing::End { exhausted, epoch } => {
                     if exhausted {
                         self.outbox.send(Message::Watermark(Timestamp::END))?;
                     }
+                    self.end_epoch(epoch, next, true)?;
                     return Ok(self.outbox.send(Message::End(epoch))?);
                 }
             }
@@ -114,19 +170,86 @@ impl Intake {
         Err(Severed.into())
     }
 
-    /// The next crossing, with the clock read only where it has to be waited for.
-    fn wait(&self, bridge: &mut mpsc::Receiver<Crossing>) -> Option<Crossing> {
-        match bridge.try_recv() {
-            Ok(crossing) => Some(crossing),
-            Err(TryRecvError::Disconnected) => None,
-            Err(TryRecvError::Empty) => Meter::timed(&self.stage.waiting_ns, || bridge.blocking_recv()),
+    fn restore(&mut self, state: SourceState) -> Result<(), Severed> {
+        self.taken = state.taken;
+        if let Some(slices) = &mut self.slices {
+            *slices = state.slices;
+        }
+        // Said again, as nobody downstream remembers it; ahead of every row of any input that it meets.
+        if let Some(at) = self.watermarks.restore(state.watermarks) {
+            self.outbox.send(Message::Watermark(at))?;
+            self.cut(|_| Some(Mark { at: Timestamp::START, number: 0 }))?;
+        }
+        Ok(())
+    }
+
+    fn end_epoch(&mut self, epoch: Epoch, next: (Position, u64), last: bool) -> Result<(), Severed> {
+        let mut slices = self.slices.unwrap_or_default();
+        slices.ended();
+        self.slices = self.slices.map(|_| slices);
+        let (position, number) = next;
+        let state = SourceState { position, number, taken: self.taken, watermarks: self.watermarks.state(), slices };
+        (self.keep)(epoch, state, last)
+    }
+
+    /// Ends a slice, if there are any and `ends` says so.
+    fn cut(&mut self, ends: impl FnOnce(&mut Slices) -> Option<Mark>) -> Result<(), Severed> {
+        match self.slices.as_mut().and_then(ends) {
+            Some(mark) => self.outbox.send(Message::Mark(mark)),
+            None => Ok(()),
+        }
+    }
+
+    /// The next crossing and what follows it in the journal, with the clock read only where it has to be waited for.
+    fn wait(&self, inflow: &mut Inflow) -> Result<Option<(Crossing, (Position, u64))>, IntakeError> {
+        let timed = |wait: &mut dyn FnMut()| Meter::timed(&self.stage.waiting_ns, wait);
+        match inflow {
+            Inflow::Journal(reader) => {
+                let read = reader.next(timed)?;
+                self.meter.journal_lag.store(reader.lag(), Relaxed);
+                Ok(read.map(|read| (read.crossing, read.next)))
+            }
+            Inflow::Bridge(bridge) => {
+                let crossing = match bridge.try_recv() {
+                    Ok(crossing) => Some(crossing),
+                    Err(TryRecvError::Disconnected) => None,
+                    Err(TryRecvError::Empty) => Meter::timed(&self.stage.waiting_ns, || bridge.blocking_recv()),
+                };
+                Ok(crossing.map(|crossing| (crossing, <(Position, u64)>::default())))
+            }
         }
     }
 
     fn payloads(&mut self, payloads: &Payloads) -> Result<(), IntakeError> {
+        self.taken += payloads.len() as u64;
+        if self.slices.is_none() {
+            return self.slice(payloads, 0..payloads.len());
+        }
+        let mut start = 0;
+        for index in 0..payloads.len() {
+            let arrival = payloads.get(index).arrival;
+            let slices = self.slices.as_mut().expect("it was looked at above");
+            if let Some(mark) = slices.reach(arrival) {
+                self.slice(payloads, start..index)?;
+                self.outbox.send(Message::Mark(mark))?;
+                start = index;
+            }
+            let slices = self.slices.as_mut().expect("it was looked at above");
+            if let Some(mark) = slices.taken(arrival) {
+                self.slice(payloads, start..index + 1)?;
+                self.outbox.send(Message::Mark(mark))?;
+                start = index + 1;
+            }
+        }
+        self.slice(payloads, start..payloads.len())
+    }
+
+    /// Payloads of one slice, or a part of it.
+    fn slice(&mut self, payloads: &Payloads, range: Range<usize>) -> Result<(), IntakeError> {
         let mut waiting = Waiting::default();
         let mut letters = DeadLetters::default();
-        for (index, payload) in payloads.iter().enumerate() {
+        for index in range {
+            let payload = payloads.get(index);
             if self.watermarks.silent_at(payload.arrival) {
                 // Its windows close before this payload is looked at, but after what came before it.
                 self.rows(payloads, &mut waiting, &mut letters)?;

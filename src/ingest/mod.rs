@@ -1,6 +1,7 @@
 //! The world to the first batch. With the network sinks and telemetry the only async code: it ends at the
 //! bounded bridge between [`feed`] (a task) and [`intake`] (a thread).
 
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
@@ -9,13 +10,16 @@ use crate::flow::meter::SourceMeter;
 use crate::flow::payload::Payloads;
 use crate::flow::time::Timestamp;
 use crate::flow::topic::Topics;
+use crate::ingest::journal::Redelivery;
 
 pub mod feed;
 pub mod fleet;
 pub mod intake;
+pub mod journal;
 pub mod mqtt;
 pub mod recording;
 pub mod silent;
+pub mod slices;
 pub mod watermark;
 
 /// Every kind of source.
@@ -97,8 +101,20 @@ pub struct SourceContext {
     pub pipeline: String,
     /// Stamps payloads with their arrival time.
     pub clock: Arc<ArrivalClock>,
-    /// Where it counts what it received and dropped, and tells whether it is connected.
+    /// Where it counts what it dropped and recognised, and tells whether it is connected.
     pub meter: Arc<SourceMeter>,
+    /// Bytes of payloads that may wait in the source's memory.
+    pub memory_bytes: u64,
+    /// How many connections there were before this run: payloads say which one brought them.
+    pub connection: u32,
+    /// Payloads of earlier runs that are safe, but whose acknowledgement may have been lost.
+    pub redeliveries: Arc<[Redelivery]>,
+}
+
+/// Tells payloads apart that may come twice. The same in every run of one build, which is all that is asked of it: what is
+/// compared is computed anew from the bytes.
+pub fn fingerprint(topic: &[u8], body: &[u8]) -> u64 {
+    foldhash::quality::FixedState::with_seed(0).hash_one((topic, body))
 }
 
 /// The wall clock, made monotone: arrival times never go back, whatever is done to the host's clock.

@@ -4,6 +4,8 @@
 //! The watermark is the greatest accepted event time less `out_of_orderness`: no row strictly before it is expected. A
 //! source that is silent for longer than `idle_after` stops holding it back: it then follows the arrival clock.
 
+use serde::{Deserialize, Serialize};
+
 use crate::flow::time::{Span, Timestamp};
 
 /// Rows that are judged together: a block that has no row behind the watermark costs two reductions.
@@ -28,6 +30,22 @@ pub struct Watermarks {
     silent_since: Option<Timestamp>,
 }
 
+/// What of it must survive a restart; the settings are the pipeline file's, which may have changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatermarkState {
+    greatest: i64,
+    floor: i64,
+    sent: i64,
+    silent_since: Option<i64>,
+}
+
+impl Default for WatermarkState {
+    /// Of a source that has shown nothing.
+    fn default() -> Self {
+        Self { greatest: i64::MIN, floor: i64::MIN, sent: i64::MIN, silent_since: None }
+    }
+}
+
 /// Where a batch must be cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut {
@@ -49,6 +67,19 @@ impl Watermarks {
             sent: i64::MIN,
             silent_since: None,
         }
+    }
+
+    /// What must survive a restart.
+    pub fn state(&self) -> WatermarkState {
+        let Self { greatest, floor, sent, silent_since, .. } = *self;
+        WatermarkState { greatest, floor, sent, silent_since: silent_since.map(Timestamp::micros) }
+    }
+
+    /// Goes on where another one was; gives the watermark that it had sent on.
+    pub fn restore(&mut self, state: WatermarkState) -> Option<Timestamp> {
+        (self.greatest, self.floor, self.sent) = (state.greatest, state.floor, state.sent);
+        self.silent_since = state.silent_since.map(Timestamp::from_micros);
+        (self.sent > i64::MIN).then(|| Timestamp::from_micros(self.sent))
     }
 
     /// The source can be polled from here on. Said at the start and whenever it was lost and found: time in which

@@ -48,7 +48,19 @@ pub(crate) fn bind(read: Read, expanded: bool, faults: &mut Vec<Fault>) -> Optio
         graph.unread(faults);
     }
     let order = graph.order(faults);
-    let Read { at, name, epoch, channel_batches, batch_rows, batch_bytes, sources, operators, sinks } = read;
+    let Read {
+        at,
+        name,
+        epoch,
+        channel_batches,
+        batch_rows,
+        batch_bytes,
+        durability,
+        memory,
+        sources,
+        operators,
+        sinks,
+    } = read;
     let shared: Vec<Option<Name>> =
         sources.iter().map(|s| s.spec.as_ref().and_then(|spec| spec.shared_group().cloned())).collect();
     let mut binding = Binding { graph: &graph, faults, outputs: vec![[None, None]; graph.names.len()] };
@@ -75,7 +87,20 @@ pub(crate) fn bind(read: Read, expanded: bool, faults: &mut Vec<Fault>) -> Optio
         let mut sinks: Vec<PlannedSink> = sinks.into_iter().collect::<Option<_>>()?;
         let inputs = operators.iter_mut().map(|o| &mut o.inputs).chain(sinks.iter_mut().map(|s| &mut s.inputs));
         inputs.flatten().for_each(|edge| edge.from = place[&edge.from]);
-        Some(Plan { name, epoch, channel_batches, batch_rows, batch_bytes, sources, operators, sinks })
+        let file = String::new();
+        Some(Plan {
+            name,
+            epoch,
+            channel_batches,
+            batch_rows,
+            batch_bytes,
+            durability,
+            memory,
+            file,
+            sources,
+            operators,
+            sinks,
+        })
     });
     let plan = whole.flatten();
     if plan.is_none() && faults.is_empty() {

@@ -77,7 +77,10 @@ pub(crate) fn load_from(registry: Registry, name: &str, text: &str, variables: V
     later.retain(|fault| !failed.iter().any(|at| at.start <= fault.at.start && fault.at.end <= at.end));
     faults.append(&mut later);
     match plan {
-        Some(plan) if faults.is_empty() => Ok(plan),
+        Some(mut plan) if faults.is_empty() => {
+            plan.file = format!("{:08x}", crc32c::crc32c(text.as_bytes()));
+            Ok(plan)
+        }
         _ => Err(Faults::new(name, text, secrets, faults)),
     }
 }

@@ -1,6 +1,8 @@
 //! What a pipeline file means: names resolved, the graph checked, every schema bound.
 
-use crate::component::Name;
+use std::path::PathBuf;
+
+use crate::component::{ByteSize, Name};
 use crate::flow::outbox::Port;
 use crate::flow::schema::StreamSchema;
 use crate::flow::time::Span;
@@ -8,6 +10,7 @@ use crate::format::DecoderSpec;
 use crate::format::columns::Columns;
 use crate::ingest::SourceSpec;
 pub use crate::ingest::intake::OnError;
+use crate::ingest::journal::Sync;
 use crate::operator::{Identity, Operator};
 use crate::sink::SinkSpec;
 
@@ -24,12 +27,48 @@ pub struct Plan {
     pub batch_rows: usize,
     /// How many bytes of payloads a batch is made of at most.
     pub batch_bytes: u64,
+    /// How journal and checkpoints are kept; `None` with `durability = "none"`.
+    pub durability: Option<Durability>,
+    /// Bytes of payloads that may wait in memory, of all sources together.
+    pub memory: u64,
+    /// A checksum of the pipeline file.
+    pub file: String,
     /// The sources.
     pub sources: Vec<PlannedSource>,
     /// The operators, each after its inputs.
     pub operators: Vec<PlannedOperator>,
     /// The sinks.
     pub sinks: Vec<PlannedSink>,
+}
+
+/// How journal and checkpoints are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Durability {
+    /// The state folder.
+    pub state: PathBuf,
+    /// Bytes that the journals of all sources may take together.
+    pub quota: u64,
+    /// When records are made durable.
+    pub sync: Sync,
+    /// Bytes of journal beyond what a restart needs, kept for `replay --journal`.
+    pub keep: u64,
+}
+
+impl Default for Durability {
+    fn default() -> Self {
+        Self { state: PathBuf::from("state"), quota: JOURNAL_QUOTA.0, sync: Sync::Group, keep: 0 }
+    }
+}
+
+/// The default of `pipeline.journal.quota`.
+pub const JOURNAL_QUOTA: ByteSize = ByteSize(4 << 30);
+
+impl Plan {
+    /// Whether streams meet anywhere, so that they need an order.
+    pub fn merges(&self) -> bool {
+        let operators = self.operators.iter().map(|operator| operator.inputs.len());
+        operators.chain(self.sinks.iter().map(|sink| sink.inputs.len())).any(|inputs| inputs > 1)
+    }
 }
 
 /// Where rows of a stage come from.

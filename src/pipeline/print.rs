@@ -8,14 +8,31 @@ use crate::component::ByteSize;
 use crate::flow::outbox::Port;
 use crate::flow::schema::{StreamSchema, dead_letter_schema, timestamp_type};
 use crate::ingest::feed::BRIDGE_BATCHES;
-use crate::pipeline::plan::{Edge, Plan};
+use crate::ingest::journal::Sync;
+use crate::pipeline::plan::{Durability, Edge, Plan};
 
 /// What a row is reckoned at, for columns whose width is not fixed.
 const TEXT_BYTES: u64 = 32;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "pipeline {}: an epoch every {}, durability none", self.name, self.epoch)?;
+        write!(f, "pipeline {}: an epoch every {}, ", self.name, self.epoch)?;
+        match &self.durability {
+            None => writeln!(f, "durability none")?,
+            Some(Durability { state, quota, sync, .. }) => {
+                let sync = match sync {
+                    Sync::Group => "each group synced".to_owned(),
+                    Sync::Interval(every) => format!("synced every {every:?}"),
+                    Sync::None => "synced at the end of each epoch".to_owned(),
+                };
+                writeln!(
+                    f,
+                    "journal of {} at most and checkpoints in `{}`, {sync}",
+                    ByteSize(*quota),
+                    state.display()
+                )?;
+            }
+        }
         for (stage, source) in self.sources.iter().enumerate() {
             writeln!(f, "\nsource {} ({}): {}", source.name.text, source.kind, source.spec.describe())?;
             let time = source.time;

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::ops::{Range, RangeInclusive};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use crate::component::{ByteSize, Fault, Kind, Name, Node, Setting, Settings, Value, nearest};
@@ -10,9 +11,10 @@ use crate::flow::topic::Topics;
 use crate::format::DecoderSpec;
 use crate::format::columns::{self, Columns};
 use crate::ingest::SourceSpec;
+use crate::ingest::journal::Sync;
 use crate::operator::OperatorSpec;
 use crate::pipeline::Registry;
-use crate::pipeline::plan::{OnError, TimeSettings};
+use crate::pipeline::plan::{Durability, JOURNAL_QUOTA, OnError, TimeSettings};
 use crate::sink::SinkSpec;
 
 /// A pipeline file, read. What was at fault is `None`, and the fault is noted.
@@ -24,6 +26,8 @@ pub(crate) struct Read {
     pub(crate) channel_batches: usize,
     pub(crate) batch_rows: usize,
     pub(crate) batch_bytes: u64,
+    pub(crate) durability: Option<Durability>,
+    pub(crate) memory: u64,
     pub(crate) sources: Vec<ReadSource>,
     pub(crate) operators: Vec<ReadStage<dyn OperatorSpec>>,
     pub(crate) sinks: Vec<ReadStage<dyn SinkSpec>>,
@@ -60,6 +64,14 @@ const BATCH_ROWS: usize = 8_192;
 /// The default of `pipeline.batch_bytes`.
 const BATCH_BYTES: ByteSize = ByteSize(1 << 20);
 
+/// The default of `pipeline.memory`: bytes of payloads that wait in memory, of all sources together.
+const MEMORY: ByteSize = ByteSize(512 << 20);
+
+/// What a quota may be: below it there is no room for one segment after the other.
+const JOURNAL_QUOTA_MIN: ByteSize = ByteSize(1 << 20);
+const JOURNAL_QUOTA_MAX: ByteSize = ByteSize(1 << 50);
+/// Less memory than this holds no payload of the largest kind.
+const MEMORY_MIN: ByteSize = ByteSize(1 << 20);
 /// What a channel may be made to hold: its slots are allocated at once.
 const CHANNEL_BATCHES_MAX: usize = 1 << 16;
 /// What a batch may be made to hold.
@@ -130,6 +142,8 @@ fn pipeline(file: &mut Settings) -> Read {
         channel_batches: CHANNEL_BATCHES,
         batch_rows: BATCH_ROWS,
         batch_bytes: BATCH_BYTES.0,
+        durability: None,
+        memory: MEMORY.0,
         sources: Vec::new(),
         operators: Vec::new(),
         sinks: Vec::new(),
@@ -150,7 +164,8 @@ fn pipeline(file: &mut Settings) -> Read {
     }
     read.at = settings.at.clone();
     read.epoch = positive(&mut settings, "epoch", EPOCH, "an epoch of no length never ends");
-    no_journal_yet(&mut settings);
+    read.durability = durability(&mut settings, &read.name);
+    read.memory = within(&mut settings, "memory", MEMORY, MEMORY_MIN..=ByteSize(u64::MAX)).0;
     read.channel_batches = within(&mut settings, "channel_batches", CHANNEL_BATCHES, 1..=CHANNEL_BATCHES_MAX);
     read.batch_rows = within(&mut settings, "batch_rows", BATCH_ROWS, 1..=BATCH_ROWS_MAX);
     read.batch_bytes = within(&mut settings, "batch_bytes", BATCH_BYTES, ByteSize(1)..=BATCH_BYTES_MAX).0;
@@ -158,19 +173,49 @@ fn pipeline(file: &mut Settings) -> Read {
     read
 }
 
-/// What needs the journal is refused in words that say so.
-fn no_journal_yet(settings: &mut Settings) {
-    const INSTEAD: &str = "this build keeps no journal: write `durability = \"none\"`, or leave the key out";
-    if let Some(word) = settings.optional::<Name>("durability")
-        && word.text != "none"
-    {
-        let what = format!("`durability`: expected \"none\", got \"{}\"", word.text);
-        settings.fault(word.fault(what).help(INSTEAD));
+/// Whether and how a journal and checkpoints are kept.
+fn durability(settings: &mut Settings, name: &str) -> Option<Durability> {
+    let keeps = settings.choice("durability", &[("journal", true), ("none", false)], true);
+    let mut read = Durability { state: PathBuf::from("state").join(name), ..Durability::default() };
+    if !keeps {
+        for key in ["state", "journal"] {
+            if let Some((key, _)) = settings.take(key) {
+                let what = format!("`{}` does nothing with `durability = \"none\"`", key.text);
+                settings.fault(key.fault(what).help("leave one of the two out"));
+            }
+        }
+        return None;
     }
-    for key in ["state", "journal", "memory"] {
-        if let Some((name, _)) = settings.take(key) {
-            settings
-                .fault(name.fault(format!("`{key}` needs the journal, which this build does not have")).help(INSTEAD));
+    if let Some(state) = settings.optional::<Name>("state") {
+        if state.text.is_empty() {
+            settings.fault(state.fault("`state`: expected a folder, got an empty string"));
+        }
+        read.state = PathBuf::from(state.text);
+    }
+    if let Some(mut table) = settings.table("journal") {
+        read.quota = within(&mut table, "quota", JOURNAL_QUOTA, JOURNAL_QUOTA_MIN..=JOURNAL_QUOTA_MAX).0;
+        read.keep = within(&mut table, "keep", ByteSize(0), ByteSize(0)..=ByteSize(read.quota / 2)).0;
+        if let Some(text) = table.optional::<Name>("sync") {
+            match sync(&text.text) {
+                Some(sync) => read.sync = sync,
+                None => table.fault(text.fault(format!(
+                    "`sync`: expected \"group\", \"interval:100ms\" or another length of time, or \"none\", got \"{}\"",
+                    text.text
+                ))),
+            }
+        }
+        table.finish();
+    }
+    Some(read)
+}
+
+fn sync(text: &str) -> Option<Sync> {
+    match text {
+        "group" => Some(Sync::Group),
+        "none" => Some(Sync::None),
+        _ => {
+            let every: Span = text.strip_prefix("interval:")?.parse().ok()?;
+            (every > Span::ZERO).then(|| Sync::Interval(every.duration()))
         }
     }
 }

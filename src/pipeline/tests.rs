@@ -361,15 +361,23 @@ fn a_shared_feed_cannot_be_gathered() {
 }
 
 #[test]
-fn what_needs_a_journal_is_refused() {
+fn the_journal_has_settings() {
     let with =
         |line: &str| file("").replace("name = \"p\"", &format!("name = \"p\"\n{line}")) + &sink("out", "[\"a\"]");
     check(&with("durability = \"none\""), &[]);
-    check(&with("durability = \"journal\""), &[("\"journal\"", "expected \"none\", got \"journal\"")]);
-    for key in ["state = \"s\"", "journal = { quota = \"4GiB\" }", "memory = \"1GiB\""] {
-        let name = key.split_once(" =").map_or(key, |(name, _)| name);
-        check(&with(key), &[(name, "needs the journal")]);
-    }
+    check(&with("durability = \"journal\""), &[]);
+    check(&with("durability = \"disk\""), &[("\"disk\"", "expected \"journal\" or \"none\", got \"disk\"")]);
+    check(&with("state = \"\""), &[("\"\"", "expected a folder")]);
+    check(&with("journal = { sync = \"always\" }"), &[("\"always\"", "expected \"group\", \"interval:100ms\"")]);
+    check(&with("journal = { sync = \"interval:0s\" }"), &[("\"interval:0s\"", "got \"interval:0s\"")]);
+    check(&with("journal = { quota = \"1KiB\" }"), &[("\"1KiB\"", "expected 1MiB to")]);
+    check(&with("journal = { quota = \"4MiB\", keep = \"3MiB\" }"), &[("\"3MiB\"", "expected 0B to 2MiB")]);
+    check(&with("durability = \"none\"\nstate = \"s\""), &[("state", "does nothing with")]);
+    let plan = load(&with("journal = { quota = \"4MiB\", sync = \"interval:50ms\" }")).unwrap();
+    let durability = plan.durability.unwrap();
+    assert_eq!(durability.state, std::path::Path::new("state/p"));
+    assert_eq!((durability.quota, durability.keep), (4 << 20, 0));
+    assert_eq!(durability.sync, crate::ingest::journal::Sync::Interval(std::time::Duration::from_millis(50)));
 }
 
 #[test]

@@ -31,6 +31,9 @@ pub fn context() -> (SourceContext, Arc<SourceMeter>) {
         pipeline: "p".into(),
         clock: Arc::new(ArrivalClock::default()),
         meter: meter.clone(),
+        memory_bytes: u64::MAX,
+        connection: 0,
+        redeliveries: Arc::new([]),
     };
     (context, meter)
 }

@@ -76,7 +76,7 @@ impl SourceSpec for FleetSpec {
 }
 
 /// What the transport says of every message of a fleet.
-const DELIVERY: Delivery = Delivery { qos: 1, retained: false, dup: false, packet_id: 0 };
+const DELIVERY: Delivery = Delivery { qos: 1, retained: false, dup: false, packet_id: 0, connection: 0 };
 
 /// Writes messages into a recording, in order. How many there were.
 pub fn record(

@@ -192,7 +192,7 @@ impl Five {
     /// A payload as it arrived. The client hands it out before it looks its alias up; the topic stays empty where
     /// the alias is unknown.
     fn arrived(&mut self, p: v5::mqttbytes::v5::Publish) -> Arrived {
-        let delivery = Delivery { qos: p.qos as u8, retained: p.retain, dup: p.dup, packet_id: p.pkid };
+        let delivery = Delivery { qos: p.qos as u8, retained: p.retain, dup: p.dup, packet_id: p.pkid, connection: 0 };
         let properties = p.properties.unwrap_or_default();
         let topic = match properties.topic_alias {
             None => p.topic,
@@ -305,7 +305,13 @@ impl Client for Four {
                 Ok(rumqttc::Event::Incoming(Packet::Publish(p))) => Event::Publish(Arrived {
                     topic: Bytes::from(p.topic),
                     body: p.payload,
-                    delivery: Delivery { qos: p.qos as u8, retained: p.retain, dup: p.dup, packet_id: p.pkid },
+                    delivery: Delivery {
+                        qos: p.qos as u8,
+                        retained: p.retain,
+                        dup: p.dup,
+                        packet_id: p.pkid,
+                        connection: 0,
+                    },
                     properties: Vec::new(),
                 }),
                 Ok(rumqttc::Event::Incoming(Packet::ConnAck(ack))) => {

@@ -11,6 +11,7 @@ use crate::flow::topic::Topics;
 use crate::ingest::{BoxFuture, Source, SourceContext, SourceError, SourceSpec};
 
 pub mod client;
+mod recent;
 pub mod settings;
 pub mod source;
 pub mod tls;
@@ -137,7 +138,7 @@ impl SourceSpec for MqttSpec {
                 skip_retained: self.skip_retained,
                 allow_downgrade: self.allow_downgrade,
                 silence_max: self.connection.keep_alive.duration() * 3,
-                queue_bytes: self.memory_bytes(),
+                queue_bytes: self.memory_bytes().min(context.memory_bytes),
             };
             Ok(Box::new(source::MqttSource::start(client, wanted, context)) as Box<dyn Source>)
         })

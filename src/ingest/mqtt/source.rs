@@ -10,9 +10,10 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::flow::meter::SourceMeter;
-use crate::flow::payload::Payloads;
+use crate::flow::payload::{Delivery, Payloads};
 use crate::flow::time::Timestamp;
 use crate::ingest::mqtt::client::{Arrived, Client, Event, Granted, Reason, Requests};
+use crate::ingest::mqtt::recent::Recent;
 use crate::ingest::{BoxFuture, Fed, Source, SourceContext, SourceError};
 
 /// The pause after the first failure to connect; doubles up to [`BACK_OFF_MAX`].
@@ -68,6 +69,8 @@ struct Shared {
     queue: VecDeque<Waiting>,
     queue_bytes: u64,
     failed: Option<String>,
+    /// The broker has forgotten the session since the source looked.
+    forgotten: bool,
     /// We have asked for a goodbye.
     closing: bool,
 }
@@ -94,6 +97,8 @@ pub struct MqttSource {
     task: JoinHandle<()>,
     skip_retained: bool,
     meter: Arc<SourceMeter>,
+    recent: Recent,
+    connections_before: u32,
 }
 
 impl MqttSource {
@@ -103,6 +108,8 @@ impl MqttSource {
         let requests = client.requests();
         let skip_retained = wanted.skip_retained;
         let meter = context.meter.clone();
+        let recent = Recent::new(&context.redeliveries);
+        let connections_before = context.connection + 1;
         let poller = Poller {
             requests: requests.clone(),
             client,
@@ -116,18 +123,30 @@ impl MqttSource {
             takeovers: VecDeque::new(),
         };
         let task = tokio::spawn(poller.run());
-        Self { bridge, requests, given: VecDeque::new(), unsent: VecDeque::new(), task, skip_retained, meter }
+        let (given, unsent) = (VecDeque::new(), VecDeque::new());
+        Self { bridge, requests, given, unsent, task, skip_retained, meter, recent, connections_before }
     }
 
     /// Moves what waits into `into`; says whether anything was moved.
     fn take(&mut self, into: &mut Payloads, payloads_max: usize) -> Result<bool, SourceError> {
         let mut shared = self.bridge.lock();
+        if std::mem::take(&mut shared.forgotten) {
+            self.recent.clear();
+        }
         let mut taken = 0;
         while taken < payloads_max {
             let Some(waiting) = shared.queue.pop_front() else { break };
             shared.queue_bytes = shared.queue_bytes.saturating_sub(cost(&waiting.payload));
-            let delivery = waiting.payload.delivery;
+            let connection = self.connections_before.wrapping_add(u32::try_from(waiting.epoch).unwrap_or(u32::MAX));
+            let delivery = Delivery { connection, ..waiting.payload.delivery };
             let token = (delivery.qos > 0).then_some(Token { epoch: waiting.epoch, packet_id: delivery.packet_id });
+            if delivery.qos > 0 && self.recent.is_known(&waiting.payload, connection) {
+                // It is safe, or will be before this acknowledgement's turn: acknowledgements go in order.
+                self.meter.received.fetch_add(1, Relaxed);
+                self.meter.duplicates.fetch_add(1, Relaxed);
+                self.given.push_back((token, false));
+                continue;
+            }
             let counts = !(self.skip_retained && delivery.retained);
             self.given.push_back((token, counts));
             if counts {
@@ -304,6 +323,7 @@ impl Poller {
             meter.gaps.fetch_add(1, Relaxed);
             tracing::warn!(source = %self.context.name, "the broker forgot the session: payloads may be missing");
         }
+        self.bridge.lock().forgotten |= !session_present;
         // Our first session, though known, may have been made with other filters. Not at every connection:
         // each subscription makes the broker send its retained payloads again.
         let subscribed = session_present && self.connected_before;

@@ -1,0 +1,271 @@
+//! The keeper: the thread between the bridge and the stages that puts everything into the journal, never waits for a stage,
+//! and says what is durable.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle as Runtime;
+use tokio::sync::{mpsc, watch};
+
+use crate::disk::SharedDisk;
+use crate::flow::message::{Epoch, Severed};
+use crate::flow::meter::SourceMeter;
+use crate::flow::payload::Payloads;
+use crate::ingest::feed::{Crossing, Pace};
+use crate::ingest::journal::record::Record;
+use crate::ingest::journal::tail::{Handle, Reader, Shared};
+use crate::ingest::journal::writer::{Stuck, Writer};
+use crate::ingest::journal::{JournalError, JournalSettings, Recovered, Sync};
+
+/// A group is synced when it has so many crossings, or bytes; or when nothing more waits.
+const GROUP_CROSSINGS: usize = 1_024;
+const GROUP_BYTES: usize = 1 << 20;
+/// How long a full journal or disk is left alone before the next attempt.
+const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+
+/// Why a keeper stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum KeeperError {
+    /// The feed is gone; the reason is its to tell.
+    #[error(transparent)]
+    Severed(#[from] Severed),
+    /// The journal failed.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+/// What the keeper tells of its troubles: what is wrong, or `None` when it is over.
+pub type Troubled = Box<dyn Fn(Option<String>) + Send>;
+
+/// Keeps a journal.
+pub struct Keeper {
+    writer: Writer,
+    shared: Arc<Shared>,
+    settings: JournalSettings,
+    /// The epoch that the next barrier ends.
+    epoch: Epoch,
+    pace: watch::Receiver<Pace>,
+    /// How many payloads are safe.
+    safe: watch::Sender<u64>,
+    payloads: u64,
+    meter: Arc<SourceMeter>,
+    troubled: Troubled,
+    /// Crossings that are in the journal's memory, and not yet durable: number of the first record, and what follows.
+    group: Vec<Held>,
+}
+
+type Held = (u64, Crossing, (crate::ingest::journal::Position, u64));
+
+impl Keeper {
+    /// A keeper, the reader of what it keeps, and the handle for everybody else. `batch` bounds what the reader gives at once,
+    /// in payloads and bytes; `safe` is told how many payloads of this run are safe.
+    pub fn open(
+        disk: SharedDisk,
+        settings: &JournalSettings,
+        recovered: &Recovered,
+        (epoch, pace): (Epoch, watch::Receiver<Pace>),
+        (safe, meter): (watch::Sender<u64>, Arc<SourceMeter>),
+        (batch, troubled): ((usize, usize), Troubled),
+    ) -> Result<(Self, Reader, Handle), JournalError> {
+        let shared = Shared::new(disk.clone(), settings, recovered);
+        let reader = Reader::new(shared.clone(), recovered, batch);
+        let writer = Writer::open(disk, settings, recovered, shared.clone())?;
+        let handle = Handle(shared.clone());
+        let (settings, group) = (settings.clone(), Vec::new());
+        let keeper = Self { writer, shared, settings, epoch, pace, safe, payloads: 0, meter, troubled, group };
+        Ok((keeper, reader, handle))
+    }
+
+    /// Keeps what crosses the bridge until the feed is over.
+    pub fn run(mut self, mut bridge: mpsc::Receiver<Crossing>, runtime: &Runtime) -> Result<(), KeeperError> {
+        let kept = self.keep(&mut bridge, runtime);
+        if kept.is_err() {
+            self.shared.sever();
+        }
+        kept
+    }
+
+    fn keep(&mut self, bridge: &mut mpsc::Receiver<Crossing>, runtime: &Runtime) -> Result<(), KeeperError> {
+        loop {
+            let mut crossing = Some(self.wait(bridge, runtime)?);
+            let mut last = false;
+            while let Some(next) = crossing.take() {
+                last = matches!(next, Crossing::End { .. });
+                self.take(next)?;
+                if !last && self.group.len() < GROUP_CROSSINGS && self.writer.pending() < GROUP_BYTES {
+                    crossing = bridge.try_recv().ok();
+                }
+            }
+            self.commit(last)?;
+            if last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The next crossing. What was acknowledged unsynced is synced in time, also when nothing follows.
+    fn wait(&mut self, bridge: &mut mpsc::Receiver<Crossing>, runtime: &Runtime) -> Result<Crossing, KeeperError> {
+        if let (Sync::Interval(every), true) = (self.settings.sync, self.writer.unsynced()) {
+            let waited = runtime.block_on(async { tokio::time::timeout(every, bridge.recv()).await });
+            if let Ok(crossing) = waited {
+                return crossing.ok_or(KeeperError::Severed(Severed));
+            }
+            self.commit(true)?;
+        }
+        bridge.blocking_recv().ok_or(KeeperError::Severed(Severed))
+    }
+
+    fn take(&mut self, crossing: Crossing) -> Result<(), KeeperError> {
+        match crossing {
+            Crossing::Payloads(payloads) => self.take_payloads(payloads),
+            Crossing::Tick { now, listening } => {
+                let now = self.writer.monotone(now);
+                self.push(&Record::Tick { now, listening }, Crossing::Tick { now, listening })
+            }
+            Crossing::Heard(now) => {
+                let now = self.writer.monotone(now);
+                self.push(&Record::Heard(now), Crossing::Heard(now))
+            }
+            Crossing::Barrier(epoch) => self.barriers(epoch.next()),
+            // Said by the keeper alone.
+            Crossing::Stop(_) => Ok(()),
+            Crossing::End { exhausted, epoch } => {
+                self.barriers(epoch)?;
+                let record = if exhausted { Record::Exhausted(epoch) } else { Record::Stop(epoch) };
+                self.push(&record, Crossing::End { exhausted, epoch })
+            }
+        }
+    }
+
+    /// Barriers up to the one before `until`; some may have been written ahead of their crossing.
+    fn barriers(&mut self, until: Epoch) -> Result<(), KeeperError> {
+        while self.epoch < until {
+            self.push(&Record::Barrier(self.epoch), Crossing::Barrier(self.epoch))?;
+            self.epoch = self.epoch.next();
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, record: &Record<'_>, crossing: Crossing) -> Result<(), KeeperError> {
+        let first = self.patiently(|writer| writer.push(record))?;
+        self.hold(first, crossing);
+        Ok(())
+    }
+
+    fn take_payloads(&mut self, mut payloads: Payloads) -> Result<(), KeeperError> {
+        payloads.raise_arrivals(|arrival| self.writer.monotone(arrival));
+        while !payloads.is_empty() {
+            let first = self.patiently(|writer| writer.push(&Record::Payload(payloads.get(0))))?;
+            let rest =
+                (1..payloads.len()).find(|index| self.writer.push(&Record::Payload(payloads.get(*index))).is_err());
+            // What gets stuck is tried again, patiently, as the first of the rest: marks may come in between.
+            let rest = rest.map_or_else(Payloads::default, |index| payloads.split_off(index));
+            self.hold(first, Crossing::Payloads(payloads));
+            payloads = rest;
+        }
+        Ok(())
+    }
+
+    fn hold(&mut self, first: u64, crossing: Crossing) {
+        self.group.push((first, crossing, (self.writer.position(), self.writer.next())));
+    }
+
+    /// Makes the group durable, lets the stages have it, and the broker its acknowledgements.
+    fn commit(&mut self, last: bool) -> Result<(), KeeperError> {
+        // A checkpoint may not be ahead of its journal, whatever else is synced when.
+        let ends = self.group.iter().any(|(_, crossing, _)| matches!(crossing, Crossing::Barrier(_)));
+        // Ticks alone are worth no sync: what follows from them is not durable before the barrier is.
+        let idle = self.group.iter().all(|(_, crossing, _)| matches!(crossing, Crossing::Tick { .. }));
+        let started = Instant::now();
+        if idle && !last && self.settings.sync == Sync::Group {
+            self.patiently(Writer::write_only)?;
+        } else {
+            self.patiently(|writer| writer.commit(last || ends))?;
+            self.meter.journal_syncs.fetch_add(1, Relaxed);
+            let nanos = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.meter.journal_sync_ns.fetch_add(nanos, Relaxed);
+        }
+        self.release();
+        Ok(())
+    }
+
+    fn release(&mut self) {
+        let before = self.payloads;
+        for (first, crossing, next) in self.group.drain(..) {
+            if let Crossing::Payloads(payloads) = &crossing {
+                self.payloads += payloads.len() as u64;
+            }
+            self.shared.push(first, crossing, next, self.settings.tail_bytes);
+        }
+        if self.payloads > before {
+            // Nobody listens once the feed has ended.
+            let _ = self.safe.send(self.payloads);
+        }
+        self.meter.journal_bytes.store(self.shared.used.load(Relaxed), Relaxed);
+        self.meter.journal_records.store(self.writer.next() - 1, Relaxed);
+    }
+
+    /// Does it again until there is room; gives the number that the record had. Nothing is acknowledged meanwhile, and the
+    /// broker holds back what it may not send without.
+    fn patiently(&mut self, mut attempt: impl FnMut(&mut Writer) -> Result<(), Stuck>) -> Result<u64, KeeperError> {
+        let mut stuck = false;
+        loop {
+            let number = self.writer.next();
+            let (pause, why) = match attempt(&mut self.writer) {
+                Ok(()) => {
+                    if stuck {
+                        tracing::info!("the journal has room again");
+                        (self.troubled)(None);
+                    }
+                    return Ok(number);
+                }
+                Err(Stuck::Failed(error)) => return Err(error.into()),
+                Err(Stuck::Full(error)) => {
+                    self.settle()?;
+                    (RETRY.1, error.to_string())
+                }
+                Err(Stuck::Quota) => {
+                    self.write_ahead()?;
+                    self.settle()?;
+                    (RETRY.0, format!("the journal has its {} bytes; waiting for the stages", self.settings.quota))
+                }
+            };
+            if !stuck {
+                tracing::warn!("{why}; nothing more is acknowledged until there is room");
+                (self.troubled)(Some(why));
+                stuck = true;
+            }
+            self.shared.wait(pause);
+        }
+    }
+
+    /// A full journal is emptied by the end of an epoch, whose barrier waits behind the payloads in the bridge: it is written
+    /// ahead of them.
+    fn write_ahead(&mut self) -> Result<(), KeeperError> {
+        let current = self.pace.borrow().epoch;
+        while self.epoch < current {
+            let (first, record) = (self.writer.next(), Record::Barrier(self.epoch));
+            match self.writer.push(&record) {
+                Ok(()) => {}
+                Err(Stuck::Failed(error)) => return Err(error.into()),
+                Err(Stuck::Full(_) | Stuck::Quota) => return Ok(()),
+            }
+            self.hold(first, Crossing::Barrier(self.epoch));
+            self.epoch = self.epoch.next();
+        }
+        Ok(())
+    }
+
+    /// What was taken before it got stuck need not wait with the rest.
+    fn settle(&mut self) -> Result<(), KeeperError> {
+        match self.writer.commit(true) {
+            Err(Stuck::Failed(error)) => Err(error.into()),
+            Err(Stuck::Full(_) | Stuck::Quota) => Ok(()),
+            Ok(()) => {
+                self.release();
+                Ok(())
+            }
+        }
+    }
+}

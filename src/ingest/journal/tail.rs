@@ -1,0 +1,395 @@
+//! The reading end: the newest records from memory, older ones from their segments.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::disk::{DiskFile, SharedDisk};
+use crate::flow::message::Epoch;
+use crate::flow::payload::Payloads;
+use crate::ingest::feed::Crossing;
+use crate::ingest::journal::record::{Decoded, HEAD, Record, decode};
+use crate::ingest::journal::{JournalError, JournalSettings, Position, Recovered, segment};
+
+/// How much of a segment is read at once.
+const WINDOW_BYTES: usize = 1 << 20;
+
+/// What the keeper and the reader share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    state: Mutex<State>,
+    /// Something was added, or room was made.
+    changed: Condvar,
+    /// Bytes of all segments.
+    pub(super) used: AtomicU64,
+    quota: u64,
+    folder: PathBuf,
+    disk: SharedDisk,
+}
+
+#[derive(Debug)]
+struct State {
+    entries: VecDeque<Entry>,
+    entries_bytes: usize,
+    /// Records up to here may be read.
+    end: Position,
+    next: u64,
+    over: Over,
+}
+
+/// Whether more will come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Over {
+    No,
+    /// Nothing follows. The record of this number, if it is given, is a stop that is the end, and not one on the way.
+    Yes(Option<u64>),
+    /// The keeper is gone; the reason is its to tell.
+    Severed,
+}
+
+#[derive(Debug)]
+struct Entry {
+    first: u64,
+    crossing: Crossing,
+    /// The place and the number of what follows.
+    next: (Position, u64),
+}
+
+impl Shared {
+    pub(super) fn new(disk: SharedDisk, settings: &JournalSettings, recovered: &Recovered) -> Arc<Self> {
+        let state = State {
+            entries: VecDeque::new(),
+            entries_bytes: 0,
+            end: recovered.end,
+            next: recovered.next,
+            over: Over::No,
+        };
+        let (state, used) = (Mutex::new(state), AtomicU64::new(recovered.used));
+        let (quota, folder) = (settings.quota, settings.folder.clone());
+        Arc::new(Self { state, changed: Condvar::new(), used, quota, folder, disk })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the reader have what was made durable: one crossing, whose first record has this number.
+    pub(super) fn push(&self, first: u64, crossing: Crossing, next: (Position, u64), bytes_max: usize) {
+        let mut state = self.lock();
+        state.entries_bytes += bytes_of(&crossing);
+        if matches!(crossing, Crossing::End { .. }) {
+            state.over = Over::Yes(Some(first));
+        }
+        state.entries.push_back(Entry { first, crossing, next });
+        // The reader finds what falls out here on disk.
+        while state.entries_bytes > bytes_max {
+            let Some(entry) = state.entries.pop_front() else { break };
+            state.entries_bytes -= bytes_of(&entry.crossing);
+        }
+        (state.end, state.next) = next;
+        self.changed.notify_all();
+    }
+
+    /// Nothing follows; the number is that of the last record, if that is a stop.
+    fn close(&self, stop: Option<u64>) {
+        self.lock().over = Over::Yes(stop);
+        self.changed.notify_all();
+    }
+
+    /// The keeper has failed.
+    pub(super) fn sever(&self) {
+        let mut state = self.lock();
+        if state.over == Over::No {
+            state.over = Over::Severed;
+        }
+        self.changed.notify_all();
+    }
+
+    /// Waits until something changes, or for so long.
+    pub(super) fn wait(&self, at_most: Duration) {
+        drop(self.changed.wait_timeout(self.lock(), at_most));
+    }
+}
+
+fn bytes_of(crossing: &Crossing) -> usize {
+    if let Crossing::Payloads(payloads) = crossing { payloads.memory_bytes() } else { 0 }
+}
+
+/// What others may ask of a journal.
+#[derive(Clone, Debug)]
+pub struct Handle(pub(super) Arc<Shared>);
+
+impl Handle {
+    /// Removes segments of which no checkpoint needs anything any more, but for the newest `keep` bytes of them.
+    pub fn release(&self, needed: Position, keep: u64) -> Result<(), JournalError> {
+        let Shared { folder, disk, used, .. } = &*self.0;
+        let all = segment::list(&**disk, folder)?;
+        let old: Vec<u64> = all.into_iter().filter(|number| *number < needed.segment).collect();
+        let mut kept = 0;
+        for number in old.into_iter().rev() {
+            let path = segment::path(folder, number);
+            let len = disk.file_len(&path).map_err(|why| JournalError::disk("read", &path, why))?;
+            kept += len;
+            if kept > keep {
+                disk.remove(&path).map_err(|why| JournalError::disk("remove", &path, why))?;
+                used.fetch_sub(len, Relaxed);
+            }
+        }
+        self.0.changed.notify_all();
+        Ok(())
+    }
+
+    /// Bytes that the segments take.
+    pub fn used(&self) -> u64 {
+        self.0.used.load(Relaxed)
+    }
+
+    /// Whether little room is left: then an epoch should end, and old checkpoints be given up.
+    pub fn is_pressed(&self) -> bool {
+        self.used() > self.0.quota / 4 * 3
+    }
+
+    /// How many records there are, counted from the first of all.
+    pub fn records(&self) -> u64 {
+        self.0.lock().next - 1
+    }
+}
+
+/// What was read.
+#[derive(Debug)]
+pub struct Read {
+    /// A crossing, as the feed had sent it.
+    pub crossing: Crossing,
+    /// The place and the number of what follows.
+    pub next: (Position, u64),
+}
+
+/// Reads a journal from a position on, and waits at its end for more.
+#[derive(Debug)]
+pub struct Reader {
+    shared: Arc<Shared>,
+    /// The place and the number of the next record.
+    next: (Position, u64),
+    /// Payloads that are given at once, and their bytes.
+    batch: (usize, usize),
+    holes: Vec<(Position, Position)>,
+    segment: Option<OpenSegment>,
+    properties: Vec<(String, String)>,
+    /// The epoch after the last that was read.
+    epoch: Epoch,
+    /// What ended the feed was read already.
+    exhausted: bool,
+}
+
+#[derive(Debug)]
+struct OpenSegment {
+    number: u64,
+    len: u64,
+    file: Box<dyn DiskFile>,
+    window: Vec<u8>,
+    /// Where the window begins.
+    start: u64,
+    /// Records before this number were whole when the window was read.
+    fresh: u64,
+}
+
+/// What the reader does next.
+enum Step {
+    Give(Read),
+    /// Records before this number are on disk.
+    Disk(u64),
+    Over,
+    Severed,
+    Wait,
+}
+
+impl Reader {
+    pub(super) fn new(shared: Arc<Shared>, recovered: &Recovered, batch: (usize, usize)) -> Self {
+        let epoch = recovered.epoch.map_or(Epoch(0), Epoch::next);
+        let (next, holes) = ((recovered.from, recovered.number), recovered.holes.clone());
+        let exhausted = recovered.exhausted;
+        Self { shared, next, batch, holes, segment: None, properties: Vec::new(), epoch, exhausted }
+    }
+
+    /// Reads a journal that nobody writes to, from where it was recovered to its end.
+    pub fn whole(disk: SharedDisk, settings: &JournalSettings, recovered: &Recovered, batch: (usize, usize)) -> Self {
+        let shared = Shared::new(disk, settings, recovered);
+        shared.close(recovered.stopped);
+        Self::new(shared, recovered, batch)
+    }
+
+    /// How many records wait.
+    pub fn lag(&self) -> u64 {
+        self.shared.lock().next.saturating_sub(self.next.1)
+    }
+
+    /// The next crossing; `waiting` is called around what may take long. `None` if the keeper is gone.
+    pub fn next(&mut self, waiting: impl Fn(&mut dyn FnMut())) -> Result<Option<Read>, JournalError> {
+        loop {
+            match self.step() {
+                Step::Give(read) => return Ok(Some(read)),
+                Step::Disk(until) => {
+                    if let Some(read) = self.from_disk(until)? {
+                        return Ok(Some(read));
+                    }
+                }
+                Step::Over => {
+                    let end = Crossing::End { exhausted: self.exhausted, epoch: self.epoch };
+                    return Ok(Some(Read { crossing: end, next: self.next }));
+                }
+                Step::Severed => return Ok(None),
+                Step::Wait => {
+                    let shared = &self.shared;
+                    let number = self.next.1;
+                    waiting(&mut || {
+                        let state = shared.lock();
+                        let idle = |state: &mut State| state.next <= number && state.over == Over::No;
+                        drop(shared.changed.wait_while(state, idle));
+                    });
+                }
+            }
+        }
+    }
+
+    fn step(&mut self) -> Step {
+        let shared = self.shared.clone();
+        let mut state = shared.lock();
+        while state.entries.front().is_some_and(|entry| entry.first < self.next.1) {
+            // It was read from disk meanwhile.
+            let entry = state.entries.pop_front().expect("there is a front");
+            state.entries_bytes -= bytes_of(&entry.crossing);
+        }
+        match state.entries.front() {
+            Some(entry) if entry.first == self.next.1 => Step::Give(self.from_memory(&mut state)),
+            Some(entry) => Step::Disk(entry.first),
+            None if self.next.1 < state.next => Step::Disk(state.next),
+            None => match state.over {
+                Over::No => Step::Wait,
+                Over::Yes(_) => Step::Over,
+                Over::Severed => Step::Severed,
+            },
+        }
+    }
+
+    /// Takes the front, and payloads that stand behind it.
+    fn from_memory(&mut self, state: &mut State) -> Read {
+        let Entry { mut crossing, mut next, .. } = state.entries.pop_front().expect("there is a front");
+        state.entries_bytes -= bytes_of(&crossing);
+        if let Crossing::Payloads(payloads) = &mut crossing {
+            while let Some(Entry { crossing: Crossing::Payloads(more), .. }) = state.entries.front() {
+                if payloads.len() + more.len() > self.batch.0 || payloads.len_bytes() + more.len_bytes() > self.batch.1
+                {
+                    break;
+                }
+                payloads.append(more);
+                state.entries_bytes -= more.memory_bytes();
+                next = state.entries.pop_front().expect("there is a front").next;
+            }
+        }
+        self.next = next;
+        Read { crossing, next }
+    }
+
+    /// Reads records below `until`: payloads up to a batch, or one of another kind.
+    fn from_disk(&mut self, until: u64) -> Result<Option<Read>, JournalError> {
+        let mut payloads = Payloads::default();
+        while self.next.1 < until && payloads.len() < self.batch.0 && payloads.len_bytes() < self.batch.1 {
+            let holes = &self.holes;
+            if let Some((_, to)) = holes.iter().find(|(from, _)| *from == self.next.0) {
+                self.next.0 = *to;
+                self.next.1 = 0;
+            }
+            self.load()?;
+            let segment = self.segment.as_ref().expect("it was loaded");
+            let from = usize::try_from(self.next.0.offset - segment.start).unwrap_or(usize::MAX);
+            let bytes = segment.window.get(from..).unwrap_or_default();
+            let (number, record, len) = match decode(bytes, &mut self.properties) {
+                Decoded::Record(number, record, len) => (number, record, len),
+                Decoded::Nothing => {
+                    self.next.0 = Position { segment: segment.number + 1, offset: segment::HEADER };
+                    continue;
+                }
+                Decoded::Bad(why) => {
+                    let path = segment::path(&self.shared.folder, segment.number);
+                    return Err(JournalError::Damaged { path, offset: self.next.0.offset, why: why.to_owned() });
+                }
+            };
+            let after = Position { offset: self.next.0.offset + len as u64, ..self.next.0 };
+            let crossing = match record {
+                Record::Payload(payload) => {
+                    payloads.push(payload.topic, payload.body, payload.arrival, payload.delivery);
+                    payloads.set_properties(payload.properties.to_vec());
+                    self.next = (after, number + 1);
+                    continue;
+                }
+                Record::Synced(_) => {
+                    self.next.0 = after;
+                    continue;
+                }
+                // The next call comes back to it.
+                _ if !payloads.is_empty() => break,
+                Record::Tick { now, listening } => Crossing::Tick { now, listening },
+                Record::Heard(now) => Crossing::Heard(now),
+                Record::Barrier(epoch) => Crossing::Barrier(epoch),
+                Record::Stop(epoch) if self.shared.lock().over == Over::Yes(Some(number)) => {
+                    Crossing::End { exhausted: false, epoch }
+                }
+                Record::Stop(epoch) => Crossing::Stop(epoch),
+                Record::Exhausted(epoch) => Crossing::End { exhausted: true, epoch },
+            };
+            if let Crossing::Barrier(epoch) | Crossing::Stop(epoch) = crossing {
+                self.epoch = epoch.next();
+            }
+            self.next = (after, number + 1);
+            return Ok(Some(Read { crossing, next: self.next }));
+        }
+        let read = Read { crossing: Crossing::Payloads(payloads), next: self.next };
+        Ok(Some(read).filter(|read| !matches!(&read.crossing, Crossing::Payloads(payloads) if payloads.is_empty())))
+    }
+
+    /// Brings the next record into the window, whole.
+    fn load(&mut self) -> Result<(), JournalError> {
+        let Position { segment: number, offset } = self.next.0;
+        let path = segment::path(&self.shared.folder, number);
+        if self.segment.as_ref().is_none_or(|open| open.number != number) {
+            let disk = &self.shared.disk;
+            let file = disk.open(&path).map_err(|why| JournalError::disk("open", &path, why))?;
+            let len = disk.file_len(&path).map_err(|why| JournalError::disk("read", &path, why))?;
+            self.segment = Some(OpenSegment { number, len, file, window: Vec::new(), start: offset, fresh: 0 });
+        }
+        let open = self.segment.as_mut().expect("it was opened just now");
+        let whole = |open: &OpenSegment| {
+            let from = usize::try_from(offset.checked_sub(open.start)?).ok()?;
+            let rest = open.window.get(from..)?;
+            let len = u32::from_le_bytes(*rest.first_chunk::<4>()?) as usize;
+            Some(len > 0 && rest.len() >= HEAD + len)
+        };
+        if self.next.1 < open.fresh && whole(open) == Some(true) {
+            return Ok(());
+        }
+        // What is durable now has been written whole.
+        open.fresh = self.shared.lock().next;
+        let mut want = WINDOW_BYTES;
+        loop {
+            let rest = usize::try_from(open.len.saturating_sub(offset)).unwrap_or(usize::MAX);
+            open.window.resize(want.min(rest), 0);
+            open.start = offset;
+            let mut read = 0;
+            while read < open.window.len() {
+                match open.file.read_at(&mut open.window[read..], offset + read as u64) {
+                    Ok(0) => break,
+                    Ok(more) => read += more,
+                    Err(why) => return Err(JournalError::disk("read", &path, why)),
+                }
+            }
+            open.window.truncate(read);
+            let len = open.window.first_chunk::<4>().map_or(0, |len| u32::from_le_bytes(*len) as usize);
+            if len + HEAD <= open.window.len() || open.window.len() < want {
+                return Ok(());
+            }
+            want = len + HEAD;
+        }
+    }
+}

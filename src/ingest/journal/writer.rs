@@ -1,0 +1,272 @@
+//! The writing end: records into segments, in groups that become durable together.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use crate::disk::{DiskFile, SharedDisk};
+use crate::flow::time::Timestamp;
+use crate::ingest::journal::record::{Record, encode};
+use crate::ingest::journal::tail::Shared;
+use crate::ingest::journal::{JournalError, JournalSettings, Position, Recovered, Sync, is_full, segment};
+
+/// Why a record could not be taken yet.
+#[derive(Debug)]
+pub(super) enum Stuck {
+    /// The journal has all the room that it may have, and no segment can go.
+    Quota,
+    /// The disk is full.
+    Full(JournalError),
+    /// It will not work.
+    Failed(JournalError),
+}
+
+impl From<JournalError> for Stuck {
+    fn from(error: JournalError) -> Self {
+        if error.is_full() { Self::Full(error) } else { Self::Failed(error) }
+    }
+}
+
+type Opened = Result<Box<dyn DiskFile>, JournalError>;
+
+/// Appends records. Owned by one thread.
+pub(super) struct Writer {
+    disk: SharedDisk,
+    settings: JournalSettings,
+    shared: Arc<Shared>,
+    file: Box<dyn DiskFile>,
+    /// Where `buffer` will be written.
+    at: Position,
+    segment_len: u64,
+    /// The number of the next record.
+    next: u64,
+    /// Encoded records that are not written yet; all of one segment.
+    buffer: Vec<u8>,
+    /// A record that did not fit.
+    scratch: Vec<u8>,
+    /// The segment after this one, on its way.
+    preparing: Option<JoinHandle<Opened>>,
+    /// Something was written since the last sync.
+    unsynced: bool,
+    synced_at: Instant,
+    /// Arrival times never go back within a journal.
+    arrival: Timestamp,
+}
+
+impl Writer {
+    pub(super) fn open(
+        disk: SharedDisk,
+        settings: &JournalSettings,
+        recovered: &Recovered,
+        shared: Arc<Shared>,
+    ) -> Result<Self, JournalError> {
+        let (number, prepared) = recovered.segments;
+        let path = segment::path(&settings.folder, number);
+        let file = disk.open(&path).map_err(|why| JournalError::disk("open", &path, why))?;
+        let segment_len = disk.file_len(&path).map_err(|why| JournalError::disk("read", &path, why))?;
+        let mut writer = Self {
+            disk,
+            settings: settings.clone(),
+            shared,
+            file,
+            at: recovered.end,
+            segment_len,
+            next: recovered.next,
+            buffer: Vec::new(),
+            scratch: Vec::new(),
+            preparing: None,
+            unsynced: false,
+            synced_at: Instant::now(),
+            arrival: recovered.arrival,
+        };
+        if let Some(number) = prepared {
+            writer.prepare(number, true);
+        }
+        Ok(writer)
+    }
+
+    /// Arrival times as the journal has them.
+    pub(super) fn monotone(&mut self, arrival: Timestamp) -> Timestamp {
+        self.arrival = self.arrival.max(arrival);
+        self.arrival
+    }
+
+    /// The number that the next record will have.
+    pub(super) const fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Where the next record will be.
+    pub(super) fn position(&self) -> Position {
+        Position { offset: self.at.offset + self.buffer.len() as u64, ..self.at }
+    }
+
+    /// Bytes that wait for the commit.
+    pub(super) fn pending(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Takes a record, in memory. A record that got stuck was not taken. Marks of time and epochs have a segment beyond the
+    /// quota, as nothing is ever released without them.
+    pub(super) fn push(&mut self, record: &Record<'_>) -> Result<(), Stuck> {
+        let payload = matches!(record, Record::Payload(_));
+        self.scratch.clear();
+        encode(&mut self.scratch, self.next, record);
+        if self.position().offset + self.scratch.len() as u64 > self.segment_len {
+            self.roll(self.scratch.len() as u64, payload)?;
+        }
+        self.buffer.extend_from_slice(&self.scratch);
+        self.next += 1;
+        Ok(())
+    }
+
+    /// Writes what was taken, and makes it durable as the settings say, or as `now` says.
+    pub(super) fn commit(&mut self, now: bool) -> Result<(), Stuck> {
+        self.write()?;
+        let due = match self.settings.sync {
+            Sync::Group => true,
+            Sync::Interval(every) => self.synced_at.elapsed() >= every,
+            Sync::None => false,
+        };
+        if now || due { Ok(self.sync()?) } else { Ok(()) }
+    }
+
+    /// Writes what was taken; a later commit makes it durable.
+    pub(super) fn write_only(&mut self) -> Result<(), Stuck> {
+        self.write()
+    }
+
+    /// Whether something is written that a power cut would take.
+    pub(super) const fn unsynced(&self) -> bool {
+        self.unsynced
+    }
+
+    fn write(&mut self) -> Result<(), Stuck> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        // Files of some systems are never written over in place, so that this may find the disk full, too.
+        if let Err(why) = self.file.write_at(&self.buffer, self.at.offset) {
+            return Err(self.failed("write", why).into());
+        }
+        self.unsynced = true;
+        self.at.offset += self.buffer.len() as u64;
+        self.buffer.clear();
+        self.prepare_in_time();
+        Ok(())
+    }
+
+    /// After a failed sync nobody knows what is on the disk: it is not tried again, and the run ends.
+    fn sync(&mut self) -> Result<(), JournalError> {
+        if self.unsynced {
+            self.file.sync().map_err(|why| self.lost(why))?;
+            (self.unsynced, self.synced_at) = (false, Instant::now());
+            self.mark()?;
+        }
+        Ok(())
+    }
+
+    fn lost(&self, why: std::io::Error) -> JournalError {
+        let why = if is_full(&why) { std::io::Error::other(format!("{why}, in a sync")) } else { why };
+        self.failed("sync", why)
+    }
+
+    /// Says how far the sync reached. Not synced itself: it speaks of what is before it.
+    fn mark(&mut self) -> Result<(), JournalError> {
+        self.scratch.clear();
+        encode(&mut self.scratch, self.next, &Record::Synced(self.at));
+        if self.at.offset + self.scratch.len() as u64 <= self.segment_len {
+            match self.file.write_at(&self.scratch, self.at.offset) {
+                Ok(()) => self.at.offset += self.scratch.len() as u64,
+                // It can be done without.
+                Err(why) if is_full(&why) => {}
+                Err(why) => return Err(self.failed("write", why)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes to the next segment. Everything in this one is durable then: recovery relies on it.
+    fn roll(&mut self, record: u64, payload: bool) -> Result<(), Stuck> {
+        self.write()?;
+        self.sync()?;
+        let number = self.at.segment + 1;
+        let len = self.settings.segment_bytes();
+        let needed = segment::HEADER + record;
+        if needed > len {
+            // A payload that is larger than a segment has one of its own.
+            if let Some(preparing) = self.preparing.take() {
+                drop(preparing.join());
+            }
+            return self.begin(number, needed, payload);
+        }
+        let Some(preparing) = self.preparing.take() else { return self.begin(number, len, payload) };
+        match preparing.join() {
+            Ok(Ok(file)) => {
+                self.go_on(number, file)?;
+                Ok(())
+            }
+            // What went wrong there is told by doing it again here.
+            _ => self.begin(number, len, payload),
+        }
+    }
+
+    fn begin(&mut self, number: u64, len: u64, payload: bool) -> Result<(), Stuck> {
+        let reserve = if payload { 0 } else { self.settings.segment_bytes() };
+        let mut used = self.shared.used.load(Relaxed);
+        let path = segment::path(&self.settings.folder, number);
+        if let Ok(there) = self.disk.file_len(&path) {
+            // It was prepared, and is too small.
+            used = used.saturating_sub(there);
+        }
+        if used + len > self.settings.quota + reserve {
+            return Err(Stuck::Quota);
+        }
+        let file = segment::create(&*self.disk, &self.settings.folder, number, len)?;
+        self.shared.used.store(used + len, Relaxed);
+        Ok(self.go_on(number, file)?)
+    }
+
+    fn go_on(&mut self, number: u64, file: Box<dyn DiskFile>) -> Result<(), JournalError> {
+        let path = segment::path(&self.settings.folder, number);
+        self.segment_len = self.disk.file_len(&path).map_err(|why| JournalError::disk("read", &path, why))?;
+        self.file = file;
+        self.at = Position { segment: number, offset: segment::HEADER };
+        Ok(())
+    }
+
+    /// Has the next segment filled with zeros beside, once half of this one is used.
+    fn prepare_in_time(&mut self) {
+        let len = self.settings.segment_bytes();
+        let room = self.shared.used.load(Relaxed) + len <= self.settings.quota;
+        if self.preparing.is_none() && self.at.offset > self.segment_len / 2 && room {
+            self.shared.used.fetch_add(len, Relaxed);
+            self.prepare(self.at.segment + 1, false);
+        }
+    }
+
+    fn prepare(&mut self, number: u64, exists: bool) {
+        let (disk, folder, len) = (self.disk.clone(), self.settings.folder.clone(), self.settings.segment_bytes());
+        let shared = self.shared.clone();
+        let job = move || {
+            if exists {
+                let path = segment::path(&folder, number);
+                return disk.open(&path).map_err(|why| JournalError::disk("open", &path, why));
+            }
+            let made = segment::create(&*disk, &folder, number, len);
+            if made.is_err() {
+                shared.used.fetch_sub(len, Relaxed);
+            }
+            made
+        };
+        self.preparing = std::thread::Builder::new().name("journal segment".to_owned()).spawn(job).ok();
+        if self.preparing.is_none() && !exists {
+            self.shared.used.fetch_sub(len, Relaxed);
+        }
+    }
+
+    fn failed(&self, what: &'static str, why: std::io::Error) -> JournalError {
+        JournalError::disk(what, &segment::path(&self.settings.folder, self.at.segment), why)
+    }
+}
