@@ -45,7 +45,14 @@ impl Options {
     /// A live run, told apart from others by the time that it began.
     pub fn live() -> Self {
         let run = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%6f").to_string();
-        Self { live: true, run, listen: None, token: None, drain_max: Duration::from_secs(60), disk: disk::real() }
+        Self {
+            live: true,
+            run,
+            listen: None,
+            token: None,
+            drain_max: Duration::from_secs(60),
+            disk: disk::of_this_process(),
+        }
     }
 
     /// A replay: the same recording gives the same files.
