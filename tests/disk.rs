@@ -15,6 +15,7 @@ use streamgauge::disk::memory::MemoryDisk;
 use streamgauge::disk::{self, Disk, Folders, RealDisk, SharedDisk};
 use streamgauge::sink::{PreparedFile, publish};
 use support::crash::{Crashes, Left, every_crash_point, every_fault};
+use support::streamgauge;
 
 const SECTOR: usize = 512;
 const PATHS: [&str; 8] = ["a", "b", "d", "e", "d/a", "d/b", "e/a", "d/e"];
@@ -468,7 +469,8 @@ fn write_whole_is_whole(crashes: &Crashes) {
         |disk| disk::write_whole(&**disk, path, &new).is_ok(),
         |Left { disk, .. }, returned| {
             let left = disk::read(&**disk, path).unwrap();
-            assert!(left == new || (!returned && left == old), "returned: {returned}, left: {left:?}");
+            let whole = left == new || (!returned && left == old);
+            assert!(whole, "returned: {returned}, left: {} bytes", left.len());
             disk::write_whole(&**disk, path, &newer).unwrap();
             assert_eq!(disk::read(&**disk, path).unwrap(), newer);
             assert_eq!(disk.list(Path::new("state")).unwrap(), ["file"], "nothing is left over");
@@ -537,9 +539,10 @@ fn published(crashes: &Crashes) {
         }
     };
     let all_there = |disk: &dyn Disk| {
-        let there = tree(disk, Path::new("out")).into_iter().filter_map(|(path, bytes)| Some((path, bytes?)));
-        let expected: BTreeMap<_, _> = prepared().into_iter().map(|(file, bytes)| (file.to, bytes)).collect();
-        assert_eq!(there.collect::<BTreeMap<_, _>>(), expected, "every file is at its place, and nowhere else");
+        let mut there = tree(disk, Path::new("out"));
+        there.retain(|_, bytes| bytes.is_some());
+        let expected: BTreeMap<_, _> = prepared().into_iter().map(|(file, bytes)| (file.to, Some(bytes))).collect();
+        assert!(there == expected, "every file is at its place, and nowhere else: {:?}", there.keys());
     };
     let run = |disk: &SharedDisk| publish(&**disk, &files).is_ok();
     let check = |left: &Left, returned: &bool| {
@@ -578,4 +581,80 @@ fn the_helpers_try_everything() {
     every_fault(Effect::Enospc, |_| (), run, |_, done| tried.borrow_mut().push(*done));
     tried.borrow_mut().dedup();
     assert_eq!(*tried.borrow(), [0, 4, 5], "without the first there is no file; without another the rest goes on");
+}
+
+/// A fleet that is over at once, in a folder of its own, with faults of its disk.
+fn run(folder: &Path, faults: &str) -> (Option<i32>, String) {
+    std::fs::create_dir_all(folder).unwrap();
+    let pipeline = folder.join("fleet.toml");
+    std::fs::write(&pipeline, FLEET).unwrap();
+    let mut command = streamgauge();
+    command.arg("run").arg(pipeline).current_dir(folder).env("STREAMGAUGE_FAULT", faults);
+    command.env("STREAMGAUGE_FAULT_COUNT", "count").env("STREAMGAUGE_FAULT_LOG", "log");
+    let output = command.output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+const FLEET: &str = r#"
+[pipeline]
+name = "fleet"
+durability = "none"
+epoch = "1h"
+
+[sources.fleet]
+type = "fleet"
+devices = 2
+rate = 10
+seed = 7
+start = "2026-01-05T08:00:00Z"
+duration = "2s"
+speed = "max"
+
+[sources.fleet.decode]
+format = "json"
+
+[sources.fleet.columns]
+ts = { type = "timestamp", unit = "ms" }
+
+[sources.fleet.time]
+column = "ts"
+
+[sinks.out]
+type = "parquet"
+inputs = ["fleet"]
+path = "out"
+"#;
+
+#[test]
+fn the_binary_ends_at_the_operation_that_it_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = |name: &str| {
+        let read = |file: &str| std::fs::read_to_string(folder.path().join(name).join(file)).unwrap();
+        (read("count").trim().parse::<usize>().unwrap(), read("log").lines().map(str::to_owned).collect::<Vec<_>>())
+    };
+    let (code, err) = run(&folder.path().join("whole"), "");
+    assert_eq!(code, Some(0), "{err}");
+    let (total, log) = told("whole");
+    assert_eq!(total, log.len());
+    assert!(log.iter().any(|line| line.starts_with("rename out/")), "{log:#?}");
+    for effect in ["exit", "exit-after"] {
+        for number in 1..=total {
+            let name = format!("{effect}{number}");
+            let (code, err) = run(&folder.path().join(&name), &format!("{effect}@{number}"));
+            assert_eq!(code, Some(137), "{name}: {err}");
+            assert_eq!(told(&name).0, number);
+        }
+    }
+    let renamed = |name: &str| std::fs::read_dir(folder.path().join(name).join("out")).map_or(0, Iterator::count);
+    let rename = log.iter().position(|line| line.starts_with("rename out/")).unwrap() + 1;
+    let (before, after) = (renamed(&format!("exit{rename}")), renamed(&format!("exit-after{rename}")));
+    assert_eq!((before, after), (1, 2), "beside `_tmp`");
+}
+
+#[test]
+fn the_binary_says_which_fault_it_does_not_know() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, err) = run(folder.path(), "eio@3,explode@4");
+    assert_eq!(code, Some(2), "{err}");
+    assert!(err.contains("STREAMGAUGE_FAULT: cannot read `explode@4` as a fault"), "{err}");
 }

@@ -50,10 +50,11 @@ pub enum Effect {
     Exit,
     /// The process ends after it.
     ExitAfter,
-    /// It is not done: no room on the disk.
+    /// It is not done: no room on the disk. A `sync` as under `Eio`.
     Enospc,
     /// It is not done: the disk cannot. Where it was a `sync`, later ones of the same handle do nothing and say that all
-    /// is well, as systems do that have thrown the bytes away.
+    /// is well, as systems do that have thrown the bytes away (Rebello et al., "Can Applications Recover from fsync
+    /// Failures?", USENIX ATC 2020).
     Eio,
     /// Half of a write is done, and then the disk cannot; what is no write is not done.
     Torn,
