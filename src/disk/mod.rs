@@ -5,7 +5,11 @@
 //! an entry of the one above it; a failed `sync` is never tried again, because the system may have thrown the bytes away and
 //! call the next one a success.
 
+#[cfg(feature = "faults")]
+pub mod faulty;
 mod folders;
+#[cfg(feature = "faults")]
+pub mod memory;
 mod real;
 
 use std::fmt::Debug;
@@ -59,6 +63,27 @@ pub type SharedDisk = Arc<dyn Disk>;
 pub fn real() -> SharedDisk {
     Arc::new(RealDisk)
 }
+
+/// The disk that a run of this process writes to: the file system of this machine. Builds for tests, with the feature
+/// `faults`, let it fail as `STREAMGAUGE_FAULT` says, see [`faulty`]; a text that is not understood ends the process.
+#[cfg(feature = "faults")]
+pub fn of_this_process() -> SharedDisk {
+    faulty::of_this_process()
+}
+
+/// The disk that a run of this process writes to: the file system of this machine.
+#[cfg(not(feature = "faults"))]
+pub fn of_this_process() -> SharedDisk {
+    real()
+}
+
+/// No room on the disk, as Linux and macOS number it.
+#[cfg(feature = "faults")]
+const ENOSPC: i32 = 28;
+
+/// The disk cannot.
+#[cfg(feature = "faults")]
+const EIO: i32 = 5;
 
 /// Reads a whole file.
 pub fn read(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {

@@ -211,7 +211,9 @@ impl Launching<'_> {
             let open = || {
                 publish(&*disk, &files)?;
                 let mut open = sink.spec.open(&context, &sink.input)?;
-                open.restore(&parts)?;
+                if !parts.is_empty() {
+                    open.restore(&parts)?;
+                }
                 Ok(open)
             };
             running.run(inbox, open, &mut *checkpoint)
@@ -224,7 +226,10 @@ impl Launching<'_> {
         let mut checkpoint = self.checkpoint(stage);
         let restored = self.restored(stage);
         self.crew.spawn(&operator.name.text, move || {
-            operator.operator.restore(&restored.read()?)?;
+            let parts = restored.read()?;
+            if !parts.is_empty() {
+                operator.operator.restore(&parts)?;
+            }
             run_operator(inbox, operator.operator, outbox, &mut *checkpoint)
         })
     }

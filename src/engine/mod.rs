@@ -71,7 +71,7 @@ impl Options {
             listen: None,
             token: None,
             drain_max: Duration::from_secs(60),
-            disk: disk::real(),
+            disk: disk::of_this_process(),
             state: State::Keep,
             resets: Resets::default(),
         }

@@ -25,10 +25,9 @@ pub struct PreparedFile {
 /// Renames files to where they are seen, and makes the names durable. Files that are there already are passed over, so
 /// that it can be done again after any failure: all of them are there when it returns.
 pub fn publish(disk: &dyn Disk, files: &[PreparedFile]) -> Result<(), SinkError> {
+    make_folders(disk, files)?;
     let mut folders = Folders::default();
     for file in files {
-        let folder = parent(&file.to);
-        folders.create(disk, folder).map_err(|(path, error)| passing("create the folder", &path, &error))?;
         match disk.rename(&file.from, &file.to) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && is_there(disk, file) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -43,11 +42,25 @@ pub fn publish(disk: &dyn Disk, files: &[PreparedFile]) -> Result<(), SinkError>
             Ok(()) => {}
         }
         // Also where it was there: the rename before the restart may not be durable.
-        folders.changed(folder);
+        folders.changed(parent(&file.to));
     }
     folders.sync(disk).map_err(|(path, error)| lost(&path, &error))?;
     tidy(disk, files);
     Ok(())
+}
+
+/// Makes the folders, and their names durable before anything is in them: a rename that survives a crash into a folder
+/// that does not would lose the file. Also where they are there already: who made them may have been killed before that.
+fn make_folders(disk: &dyn Disk, files: &[PreparedFile]) -> Result<(), SinkError> {
+    let mut folders = Folders::default();
+    for file in files {
+        let folder = parent(&file.to);
+        folders.create(disk, folder).map_err(|(path, error)| passing("create the folder", &path, &error))?;
+        for below in folder.ancestors().take_while(|folder| !file.from.starts_with(folder)) {
+            folders.changed(parent(below));
+        }
+    }
+    folders.sync(disk).map_err(|(path, error)| lost(&path, &error))
 }
 
 /// Leaves no empty folders to those who look at the output. Failing costs nothing.

@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test uses a part of it")]
 
 pub mod connect;
+pub mod crash;
 pub mod fake_broker;
 pub mod mosquitto;
 pub mod parts;
