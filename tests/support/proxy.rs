@@ -1,0 +1,1 @@
+//! A TCP proxy that does to connections what networks do: delays, cuts, stalls, resets, crumbs.
