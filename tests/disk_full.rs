@@ -25,8 +25,9 @@ const FIRST: u64 = 3_000;
 const READY_WITHIN: Duration = Duration::from_secs(30);
 /// The journal has room that was written ahead, so a full disk is not noticed at once.
 const DEGRADED_WITHIN: Duration = Duration::from_secs(60);
-/// How long the disk stays full after that: longer than the broker waits for a client that is silent (1.5 × 5 s).
-const FULL_FOR: Duration = Duration::from_secs(10);
+/// How long the disk stays full after that: longer than the broker waits for a client that is silent (1.5 × 5 s,
+/// looked at every 5 s).
+const FULL_FOR: Duration = Duration::from_secs(14);
 const RESUMED_WITHIN: Duration = Duration::from_secs(30);
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(60);
 const STOP_WITHIN: Duration = Duration::from_secs(30);
