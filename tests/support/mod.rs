@@ -2,11 +2,15 @@
 //! elsewhere.
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test uses a part of it")]
 
+pub mod committed;
 pub mod connect;
 pub mod crash;
 pub mod fake_broker;
 pub mod mosquitto;
+pub mod numbered;
 pub mod parts;
+pub mod process;
+pub mod proxy;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

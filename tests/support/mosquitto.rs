@@ -72,6 +72,12 @@ impl Mosquitto {
         self.child.wait().unwrap();
     }
 
+    /// SIGTERM: it writes what it keeps before it ends, where `persistence` says so.
+    pub fn terminate(&mut self) {
+        self.signal("-TERM");
+        self.child.wait().unwrap();
+    }
+
     pub fn start_again(&mut self) {
         self.child = Self::spawn(&self.dir, self.port).expect("the port is still ours");
     }
