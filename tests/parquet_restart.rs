@@ -295,7 +295,7 @@ fn open(root: &Path, disk: &SharedDisk, epoch: u64) -> Result<Box<dyn Sink>, Sin
         entry("partition_by", Value::Array(vec![node(Value::String("site".to_owned()))])),
         entry("max_partitions", Value::Integer(2)),
         entry("compression", Value::String("none".to_owned())),
-        entry("roll", Value::Table(vec![entry("rows", Value::Integer(11_000))])),
+        entry("roll", Value::Table(vec![entry("rows", Value::Integer(8_400))])),
         entry("row_group_rows", Value::Integer(4_096)),
     ];
     let mut settings = Settings::new(0..0, entries, faults.clone());
@@ -318,7 +318,7 @@ fn open(root: &Path, disk: &SharedDisk, epoch: u64) -> Result<Box<dyn Sink>, Sin
 fn batches(epoch: u64) -> Vec<RecordBatch> {
     match epoch {
         0 => vec![rows(0..9, None, 3)],
-        1 => vec![rows(100_000..109_000, Some(1), 150), rows(200_000..203_000, Some(1), 150), rows(9..10, None, 3)],
+        1 => vec![rows(100_000..108_200, Some(1), 135), rows(200_000..200_400, Some(1), 135), rows(9..10, None, 3)],
         2 => vec![rows(10..12, None, 3), rows(12..30, None, 3)],
         _ => vec![rows(30..33, None, 3)],
     }
@@ -384,22 +384,27 @@ fn a_step_that_fails_or_is_the_last_before_a_crash_changes_no_file() {
     let sizes: Vec<usize> = expected.values().map(Vec::len).collect();
     assert!(sizes.len() > 10 && sizes.iter().any(|bytes| *bytes > 1 << 20), "{sizes:?}");
     let steps = counting.steps();
-    for (fails, crash) in (0..steps).flat_map(|step| [(step, false), (step, true)]) {
-        let folder = tempdir();
-        let root = folder.path().join("lake");
-        let counting = Counting::new(fails, crash);
-        let mut kept = Checkpoint::default();
-        let disk: SharedDisk = Arc::new(counting.clone());
-        if let Err(error) = run(&root, &disk, &mut kept, 2) {
-            assert!(crash || matches!(error, SinkError::Fatal(_)), "step {fails}: {error}");
-            assert!(
-                crash || counting.0.synced.load(SeqCst) == 1,
-                "step {fails} is no sync, and stops the run: {error}"
-            );
-            run(&root, &disk::real(), &mut kept, 1).unwrap();
+    std::thread::scope(|scope| {
+        for crash in [false, true] {
+            let expected = &expected;
+            scope.spawn(move || (0..steps).for_each(|step| disturbed(step, crash, expected)));
         }
-        let found = files(&root);
-        assert!(found.keys().eq(expected.keys()), "step {fails}: {:?}", found.keys());
-        assert!(found == expected, "step {fails}: other bytes");
+    });
+}
+
+/// A run of which a step fails, and with `crash` every step after it; gone on with on a good disk where it ended.
+fn disturbed(fails: usize, crash: bool, expected: &BTreeMap<PathBuf, Vec<u8>>) {
+    let folder = tempdir();
+    let root = folder.path().join("lake");
+    let counting = Counting::new(fails, crash);
+    let mut kept = Checkpoint::default();
+    let disk: SharedDisk = Arc::new(counting.clone());
+    if let Err(error) = run(&root, &disk, &mut kept, 2) {
+        assert!(crash || matches!(error, SinkError::Fatal(_)), "step {fails}: {error}");
+        assert!(crash || counting.0.synced.load(SeqCst) == 1, "step {fails} is no sync, and stops the run: {error}");
+        run(&root, &disk::real(), &mut kept, 1).unwrap();
     }
+    let found = files(&root);
+    assert!(found.keys().eq(expected.keys()), "step {fails}: {:?}", found.keys());
+    assert!(found == *expected, "step {fails}: other bytes");
 }
