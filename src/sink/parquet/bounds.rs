@@ -2,9 +2,9 @@
 
 /// Rows that are handed to the encoder at once.
 const ENCODE_ROWS: usize = 8_192;
-/// Rows of an epoch after which memory is looked at.
+/// Rows of an epoch after which memory and the size of files are looked at.
 const CHECK_ROWS: usize = 8_192;
-/// Bytes of rows after which memory is looked at, where that is earlier.
+/// Bytes of rows after which they are looked at, where that is earlier.
 const CHECK_BYTES: usize = 4 << 20;
 /// Memory of rows that are not encoded to the end, of all files together; over it the largest ends its row group.
 const BUFFERED_BYTES_MAX: usize = 256 << 20;

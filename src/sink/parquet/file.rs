@@ -106,11 +106,6 @@ impl OpenFile {
         self.encode_rows - self.waiting_rows
     }
 
-    /// Whether everything was handed to the encoder.
-    pub(super) fn is_handed_over(&self) -> bool {
-        self.waiting_rows == 0
-    }
-
     /// Takes rows, in memory.
     pub(super) fn append(&mut self, rows: &RecordBatch) -> Result<(), SinkError> {
         let mut start = 0;

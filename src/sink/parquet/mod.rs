@@ -5,8 +5,8 @@
 //! Names and bytes are a function of pipeline, sink, run, rows and barriers, so an epoch that is written again after a
 //! restart replaces its files with the same. Each file appears whole; the files of one epoch appear one after the other.
 //!
-//! With `roll` a file is kept open over barriers until it has `rows` rows, or `bytes` (looked at every 8,192 of its rows and
-//! at barriers), or is of `age`, counted in epochs: a file that was opened in epoch e is closed at the barrier that ends
+//! With `roll` a file is kept open over barriers until it has `rows` rows, or `bytes` (looked at after every 8,192 rows or
+//! 4 MiB of an epoch, and at barriers), or is of `age`, counted in epochs: a file that was opened in epoch e is closed at the barrier that ends
 //! epoch e + n - 1, n being the age divided by the length of an epoch, rounded up. Its rows are carried in the checkpoint,
 //! one part for each epoch that brought some, and after a restart the file is encoded again from its beginning. A stop
 //! closes every file.

@@ -42,7 +42,7 @@ pub(super) struct ParquetSpec {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Roll {
     pub(super) rows: Option<usize>,
-    /// Looked at whenever rows were handed to the encoder, and at barriers.
+    /// Looked at after every so many rows of an epoch, and at barriers.
     pub(super) bytes: Option<u64>,
     /// Counted in epochs, begun ones too, never by a clock.
     pub(super) age: Option<Span>,

@@ -2,8 +2,8 @@
 //!
 //! What becomes of a row is a function of the rows before it and of the barriers, never of how they came in batches, of
 //! restarts or of a clock. Two things make it so. Partitions are opened and closed in the order of rows: a batch is split
-//! only up to the row for which there is no room. And memory is looked at after a fixed amount of rows of an epoch, where
-//! batches are cut.
+//! only up to the row for which there is no room. And memory and the size of files are looked at after a fixed amount of
+//! rows of an epoch, where batches are cut.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
@@ -130,7 +130,7 @@ impl ParquetSink {
             file.used = place(share.row(start + len - 1));
             if let Some(roll) = self.roll {
                 file.hold(rows.slice(start, len));
-                if roll.is_full(file, false) {
+                if roll.has_rows(file) {
                     self.close(&[split.id(row).into()])?;
                 }
             }
@@ -192,8 +192,9 @@ impl ParquetSink {
         ]
     }
 
-    /// Brings the memory of all open files within its bounds.
-    fn bound_memory(&mut self) -> Result<(), SinkError> {
+    /// Ends files that are large enough, and brings the memory of the others within its bounds.
+    fn check(&mut self) -> Result<(), SinkError> {
+        self.close(&self.due(|file| self.roll.is_some_and(|roll| roll.has_bytes(file))))?;
         let mut buffered: usize = self.open.values().map(OpenFile::buffered).sum();
         while buffered > self.bounds.buffered_bytes {
             let largest = self.open.values_mut().max_by_key(|file| (file.buffered(), file.opened));
@@ -220,7 +221,7 @@ impl ParquetSink {
         let Some(roll) = self.roll else { return true };
         let epochs = roll.age.map(|age| epochs(age.micros(), self.context.epoch_every.micros()));
         let old = epochs.is_some_and(|epochs| file.opened.epoch.0.saturating_add(epochs) <= self.place.epoch.0 + 1);
-        old || roll.is_full(file, true) || file.carried.len() >= self.bounds.parts
+        old || roll.has_rows(file) || roll.has_bytes(file) || file.carried.len() >= self.bounds.parts
     }
 
     /// Gives files their names; those that have one, from a commit that failed half-way, keep it.
@@ -292,10 +293,13 @@ impl ParquetSink {
 }
 
 impl Roll {
-    /// Whether a file takes no more rows. Bytes are looked at when rows were handed to the encoder, and at a barrier.
-    fn is_full(&self, file: &OpenFile, barrier: bool) -> bool {
+    fn has_rows(&self, file: &OpenFile) -> bool {
         self.rows.is_some_and(|rows| rows <= file.rows)
-            || (barrier || file.is_handed_over()) && self.bytes.is_some_and(|bytes| bytes <= file.bytes())
+    }
+
+    /// Asked only at certain rows of the stream, as the size of a file is not known of each of its rows.
+    fn has_bytes(&self, file: &OpenFile) -> bool {
+        self.bytes.is_some_and(|bytes| bytes <= file.bytes())
     }
 }
 
@@ -315,7 +319,7 @@ impl Sink for ParquetSink {
             self.take(&rest.slice(0, len))?;
             self.unchecked = (rows + len, bytes + weight);
             if len == rows_max || weight >= bytes_max {
-                self.bound_memory()?;
+                self.check()?;
                 self.unchecked = (0, 0);
             }
             rest = rest.slice(len, rest.num_rows() - len);
@@ -349,7 +353,7 @@ impl Sink for ParquetSink {
             self.take_back(name, part, &mut ids)?;
         }
         // Only where `roll` was changed.
-        self.close(&self.due(|file| self.roll.is_some_and(|roll| roll.is_full(file, false))))
+        self.close(&self.due(|file| self.roll.is_some_and(|roll| roll.has_rows(file))))
     }
 }
 
