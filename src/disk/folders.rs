@@ -43,7 +43,45 @@ impl Folders {
     }
 }
 
+/// Removes a file, or a folder with everything in it. What is not there is no error, and a link is removed, not followed.
+pub fn remove_all(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    match disk.remove(path) {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if !disk.is_folder(path) => return Err(error),
+        Err(_) => {}
+    }
+    for name in disk.list(path)? {
+        remove_all(disk, &path.join(name))?;
+    }
+    match disk.remove_folder(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// The folder that a file or folder is in.
 pub fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::RealDisk;
+
+    #[test]
+    fn a_folder_goes_with_all_that_is_in_it_and_links_are_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (gone, kept) = (folder.path().join("gone"), folder.path().join("kept"));
+        std::fs::create_dir_all(gone.join("a/b")).unwrap();
+        std::fs::create_dir(&kept).unwrap();
+        for file in [gone.join("x"), gone.join("a/y"), kept.join("z")] {
+            std::fs::write(file, "text").unwrap();
+        }
+        std::os::unix::fs::symlink(&kept, gone.join("a/link")).unwrap();
+        remove_all(&RealDisk, &gone).unwrap();
+        remove_all(&RealDisk, &gone).unwrap();
+        assert_eq!((gone.exists(), kept.join("z").exists()), (false, true));
+    }
 }

@@ -17,7 +17,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use folders::{Folders, parent};
+pub use folders::{Folders, parent, remove_all};
 pub use real::RealDisk;
 
 /// A file system.

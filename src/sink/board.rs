@@ -65,6 +65,8 @@ pub struct Series {
     pub time: i64,
     /// When it came.
     pub seen: Instant,
+    /// Where the sink has the row itself: among its batches, and within one.
+    pub(crate) kept: (usize, usize),
 }
 
 impl Board {
@@ -153,6 +155,19 @@ pub(crate) struct Shown<'a> {
 }
 
 impl Shown<'_> {
+    /// Takes down what is not shown any more, and visits the rest in the order of the labels.
+    pub(crate) fn each(&mut self, mut visit: impl FnMut(&mut Series)) {
+        self.series.retain(|_, row| !self.board.is_stale(row, self.now));
+        let mut series: Vec<_> = self.series.iter_mut().collect();
+        series.sort_by(|a, b| a.0.cmp(b.0));
+        series.into_iter().for_each(|(_, row)| visit(row));
+    }
+
+    /// How many groups there are.
+    pub(crate) fn len(&self) -> usize {
+        self.series.len()
+    }
+
     /// Shows a row, unless its group shows a newer one or there is no room. `fill` gets the row that is replaced.
     pub(crate) fn row(&mut self, labels: &str, time: i64, fill: impl FnOnce(&mut Series)) {
         if !self.series.contains_key(labels) && !self.make_room() {
@@ -168,7 +183,7 @@ impl Shown<'_> {
             }
             return;
         }
-        let mut row = Series { json: String::new(), values: Vec::new(), time, seen: self.now };
+        let mut row = Series { json: String::new(), values: Vec::new(), time, seen: self.now, kept: (0, 0) };
         fill(&mut row);
         self.series.insert(labels.to_owned(), row);
     }

@@ -1,16 +1,19 @@
 //! The `metrics` sink: the newest row of every group, on `/metrics` and as JSON.
+//!
+//! What is shown survives a restart: the newest rows are one part of the checkpoint, written when any of them has changed.
 
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, TimestampMicrosecondType};
+use arrow::compute::{cast, interleave};
+use arrow::datatypes::{DataType, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use crate::component::{Fault, Kind, Name, Settings};
 use crate::flow::message::Epoch;
 use crate::flow::schema::{StreamSchema, timestamp_type};
+use crate::flow::state::{Part, Restored};
 use crate::flow::time::Span;
 use crate::sink::board::Board;
 use crate::sink::json_rows::JsonRows;
@@ -22,6 +25,12 @@ pub const KIND: Kind<dyn SinkSpec> =
 
 /// Groups that are shown, where nothing else is said.
 const MAX_SERIES: usize = 10_000;
+/// Batches that are kept for their newest rows; then those rows are copied into one.
+const KEPT_BATCHES: usize = 64;
+/// Rows that are kept beside the newest ones, for the same reason.
+const KEPT_ROWS: usize = 65_536;
+/// The part of the checkpoint that has the newest rows.
+const PART: &str = "newest";
 /// Labels that every gauge of a sink has; columns of these names become `exported_…`, as in Prometheus.
 const OWN_LABELS: [&str; 2] = ["pipeline", "sink"];
 
@@ -126,7 +135,17 @@ impl SinkSpec for MetricsSpec {
             (*column, if own { format!("exported_{label}") } else { label })
         };
         let labels = labels.iter().map(label).collect();
-        Ok(Box::new(MetricsSink { board, labels, gauges, time: input.time, key: String::new(), text: String::new() }))
+        Ok(Box::new(MetricsSink {
+            board,
+            labels,
+            gauges,
+            columns: input.columns.clone(),
+            time: input.time,
+            key: String::new(),
+            text: String::new(),
+            kept: Vec::new(),
+            changed: false,
+        }))
     }
 }
 
@@ -135,9 +154,14 @@ struct MetricsSink {
     board: Arc<Board>,
     labels: Vec<(usize, String)>,
     gauges: Vec<usize>,
+    columns: SchemaRef,
     time: usize,
     key: String,
     text: String,
+    /// Batches with the newest rows; the board knows which those are.
+    kept: Vec<RecordBatch>,
+    /// Whether a row was shown since the last barrier.
+    changed: bool,
 }
 
 impl MetricsSink {
@@ -153,7 +177,8 @@ impl MetricsSink {
             Ok((name.as_str(), ArrayFormatter::try_new(batch.column(*column).as_ref(), &options)?))
         });
         let labels = labels.collect::<Result<Vec<_>, ArrowError>>()?;
-        let (key, scratch) = (&mut self.key, &mut self.text);
+        let (key, scratch, place) = (&mut self.key, &mut self.text, self.kept.len());
+        let (mut any, mut groups) = (false, 0);
         self.board.update(|shown| {
             for row in 0..batch.num_rows() {
                 key.clear();
@@ -163,15 +188,55 @@ impl MetricsSink {
                 shown.row(key, times.value(row), |series| {
                     json.write(row, &mut series.json);
                     series.values.extend(gauges.iter().map(|array| array.is_valid(row).then(|| array.value(row))));
+                    (series.kept, any) = ((place, row), true);
                 });
             }
+            groups = shown.len();
         });
         if self.board.is_watched() {
             self.text.clear();
             json.write_array(&mut self.text);
             self.board.announce(&self.text);
         }
+        if any {
+            self.changed = true;
+            self.kept.push(batch.clone());
+            let rows: usize = self.kept.iter().map(RecordBatch::num_rows).sum();
+            if self.kept.len() > KEPT_BATCHES || rows > groups + KEPT_ROWS {
+                self.gather()?;
+            }
+        }
         Ok(())
+    }
+
+    /// Copies the newest rows, in the order of their labels, so that the batches that they came in can go.
+    fn gather(&mut self) -> Result<(), ArrowError> {
+        let mut places = Vec::new();
+        self.board.update(|shown| {
+            shown.each(|series| {
+                let next = (0, places.len());
+                places.push(std::mem::replace(&mut series.kept, next));
+            });
+        });
+        let kept = std::mem::take(&mut self.kept);
+        if !places.is_empty() {
+            let column = |index: usize| {
+                let arrays: Vec<&dyn Array> = kept.iter().map(|batch| batch.column(index).as_ref()).collect();
+                interleave(&arrays, &places)
+            };
+            let columns = (0..self.columns.fields().len()).map(column).collect::<Result<_, _>>()?;
+            self.kept.push(RecordBatch::try_new(self.columns.clone(), columns)?);
+        }
+        Ok(())
+    }
+
+    /// The newest rows, as a part where they have changed since the barrier before.
+    fn parts(&mut self) -> Result<Vec<Part>, ArrowError> {
+        if std::mem::take(&mut self.changed) {
+            self.gather()?;
+            return Ok(self.kept.iter().map(|rows| Part::changed(PART, rows.clone())).collect());
+        }
+        Ok(self.kept.iter().map(|_| Part::same(PART)).collect())
     }
 }
 
@@ -198,10 +263,136 @@ fn push_label(out: &mut String, scratch: &mut String, name: &str, values: &Array
 
 impl Sink for MetricsSink {
     fn write(&mut self, batch: &RecordBatch) -> Result<(), SinkError> {
-        self.show(batch).map_err(|error| SinkError::Fatal(format!("cannot show rows as metrics: {error}")))
+        self.show(batch).map_err(|error| refused(&error))
     }
 
     fn prepare(&mut self, _: Epoch, _: bool) -> Result<Unpublished, SinkError> {
-        Ok(Unpublished::default())
+        let parts = self.parts().map_err(|error| refused(&error))?;
+        Ok(Unpublished { files: Vec::new(), parts })
+    }
+
+    fn restore(&mut self, parts: &[Restored]) -> Result<(), SinkError> {
+        for (_, rows) in parts {
+            let fields = |schema: &SchemaRef| {
+                let fields = schema.fields().iter().map(|field| (field.name().clone(), field.data_type().clone()));
+                fields.collect::<Vec<_>>()
+            };
+            if fields(rows.schema_ref()) != fields(&self.columns) {
+                // Nothing is lost but what was to be seen: the next row of each group shows it again.
+                tracing::warn!(
+                    sink = self.board.sink,
+                    "the rows that were shown before have other columns, so they go"
+                );
+                continue;
+            }
+            self.show(rows).map_err(|error| refused(&error))?;
+        }
+        // The checkpoint has them.
+        self.changed = self.kept.len() > 1;
+        Ok(())
+    }
+}
+
+fn refused(error: &ArrowError) -> SinkError {
+    SinkError::Fatal(format!("cannot show rows as metrics: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Int64Array, StringArray, TimestampMicrosecondArray};
+    use arrow::datatypes::{Field, Schema};
+
+    use super::*;
+    use crate::disk;
+    use crate::sink::board::Boards;
+
+    fn schema() -> StreamSchema {
+        let columns = Schema::new(vec![
+            Field::new("device", DataType::Utf8, false),
+            Field::new("at", timestamp_type(), false),
+            Field::new("samples", DataType::Int64, false),
+        ]);
+        StreamSchema { columns: Arc::new(columns), time: 1, out_of_orderness: Span::ZERO }
+    }
+
+    fn rows(rows: &[(&str, i64, i64)]) -> RecordBatch {
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.0))),
+            Arc::new(TimestampMicrosecondArray::from_iter_values(rows.iter().map(|row| row.1)).with_timezone("UTC")),
+            Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.2))),
+        ];
+        RecordBatch::try_new(schema().columns, columns).unwrap()
+    }
+
+    /// A sink, and what it shows.
+    fn open(settings: &str) -> (Box<dyn Sink>, Arc<Boards>) {
+        let (mut settings, faults) = Settings::of(settings);
+        let spec = parse(&mut settings).unwrap();
+        settings.finish();
+        assert_eq!(*faults.borrow(), []);
+        let boards = Arc::<Boards>::default();
+        let context = SinkContext {
+            pipeline: "plant".into(),
+            name: "now".into(),
+            run: "r".into(),
+            boards: boards.clone(),
+            disk: disk::real(),
+            epoch: Epoch(0),
+            epoch_every: Span::from_secs(10),
+        };
+        (spec.open(&context, &schema()).unwrap(), boards)
+    }
+
+    fn latest(boards: &Boards) -> String {
+        boards.get(None, "now").unwrap().latest()
+    }
+
+    #[test]
+    fn what_is_shown_survives_a_restart() {
+        let (mut sink, boards) = open("max_series = 2");
+        assert_eq!(sink.prepare(Epoch(0), false).unwrap(), Unpublished::default());
+        sink.write(&rows(&[("b", 5, 1), ("a", 6, 2), ("b", 4, 3)])).unwrap();
+        sink.write(&rows(&[("a", 7, 4), ("c", 8, 5)])).unwrap();
+        let parts = sink.prepare(Epoch(1), false).unwrap().parts;
+        assert_eq!(parts, [Part::changed(PART, rows(&[("a", 7, 4), ("b", 5, 1)]))]);
+        // Nothing came, or nothing that is newer.
+        assert_eq!(sink.prepare(Epoch(2), false).unwrap().parts, [Part::same(PART)]);
+        sink.write(&rows(&[("a", 6, 9)])).unwrap();
+        assert_eq!(sink.prepare(Epoch(3), false).unwrap().parts, [Part::same(PART)]);
+
+        let (mut again, shown) = open("max_series = 2");
+        again.restore(&[(PART.to_owned(), parts[0].rows.clone().unwrap())]).unwrap();
+        assert_eq!(latest(&shown), latest(&boards));
+        assert!(latest(&shown).contains("\"samples\":4"), "{}", latest(&shown));
+        assert_eq!(again.prepare(Epoch(4), false).unwrap().parts, [Part::same(PART)]);
+        again.write(&rows(&[("a", 7, 6), ("b", 3, 7)])).unwrap();
+        let parts = again.prepare(Epoch(5), true).unwrap().parts;
+        assert_eq!(parts, [Part::changed(PART, rows(&[("a", 7, 6), ("b", 5, 1)]))]);
+    }
+
+    #[test]
+    fn many_batches_are_not_kept_for_a_few_rows() {
+        let (mut sink, _) = open("");
+        let names: Vec<String> = (0..1_000).map(|n| format!("d{n:04}")).collect();
+        for (at, name) in names.iter().enumerate() {
+            sink.write(&rows(&[(name, at as i64, 1)])).unwrap();
+        }
+        let parts = sink.prepare(Epoch(0), false).unwrap().parts;
+        let expected: Vec<_> = names.iter().enumerate().map(|(at, name)| (name.as_str(), at as i64, 1)).collect();
+        assert_eq!(parts, [Part::changed(PART, rows(&expected))]);
+    }
+
+    #[test]
+    fn rows_that_went_stale_are_not_carried_and_other_columns_are_no_failure() {
+        let (mut sink, boards) = open("stale_after = '1us'");
+        sink.write(&rows(&[("a", 1, 1)])).unwrap();
+        while latest(&boards) != "[]" {
+            std::hint::spin_loop();
+        }
+        assert_eq!(sink.prepare(Epoch(0), false).unwrap().parts, []);
+        let narrow = rows(&[("a", 1, 1)]).project(&[0, 1]).unwrap();
+        let (mut sink, boards) = open("");
+        sink.restore(&[(PART.to_owned(), narrow)]).unwrap();
+        assert_eq!((latest(&boards).as_str(), sink.prepare(Epoch(0), false).unwrap().parts), ("[]", vec![]));
     }
 }

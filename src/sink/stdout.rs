@@ -1,4 +1,7 @@
 //! The `stdout` sink: JSON lines.
+//!
+//! Every row is printed at least once: what was printed cannot be taken back, so after a crash the rows of the epoch that
+//! was not durable are printed again, the same and in the same order.
 
 use std::io::{self, BufWriter, Write};
 

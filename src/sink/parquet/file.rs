@@ -1,15 +1,17 @@
-//! Files on their way: encoded in memory, spilled to disk, closed, made durable, renamed.
+//! Files on their way: encoded in memory, spilled to disk, closed, made durable.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use ::parquet::arrow::ArrowWriter;
 use ::parquet::file::metadata::KeyValue;
-use arrow::array::{Array, RecordBatch};
+use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 
+use crate::disk::DiskFile;
+use crate::sink::parquet::carry::Place;
+use crate::sink::parquet::tmp::Tmp;
+use crate::sink::parquet::weight::weight;
 use crate::sink::{PreparedFile, SinkError};
 
 /// Encoded bytes of one file that are gathered before they go to disk.
@@ -21,48 +23,51 @@ pub(super) const SPILL_BYTES: usize = 1 << 20;
 struct Spool {
     path: PathBuf,
     /// Held until everything is durable, so that a file is never opened twice.
-    file: Option<File>,
+    file: Option<Box<dyn DiskFile>>,
     /// Bytes that are on disk for sure.
     flushed: u64,
     pending: Vec<u8>,
 }
 
 impl Spool {
-    fn flush(&mut self) -> io::Result<()> {
-        if self.file.is_none() {
-            if let Some(folder) = self.path.parent() {
-                fs::create_dir_all(folder)?;
+    fn flush(&mut self, tmp: &mut Tmp) -> io::Result<&dyn DiskFile> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(tmp.create(&self.path)?),
+        };
+        if !self.pending.is_empty() {
+            if let Err(error) = file.write_at(&self.pending, self.flushed) {
+                // Gives the space of the torn part back, for others; writing starts at the same place in any case.
+                let _ = file.set_len(self.flushed);
+                return Err(error);
             }
-            self.file = Some(OpenOptions::new().write(true).create(true).truncate(true).open(&self.path)?);
+            self.flushed += self.pending.len() as u64;
+            self.pending = Vec::new();
         }
-        let file = self.file.as_mut().expect("it was opened just now");
-        file.seek(SeekFrom::Start(self.flushed))?;
-        if let Err(error) = file.write_all(&self.pending) {
-            // Gives the space of the torn part back, for others; writing starts at the same place in any case.
-            let _ = file.set_len(self.flushed);
-            return Err(error);
-        }
-        self.flushed += self.pending.len() as u64;
-        self.pending = Vec::new();
-        Ok(())
+        Ok(&**file)
     }
 }
-
-/// Rows that are handed to the encoder at once: always so many, but for the last of a file. It decides at the end of each
-/// hand-over whether a page is full, so bytes would depend on how rows came otherwise.
-const ENCODE_ROWS: usize = 8_192;
 
 /// A file that takes rows.
 pub(super) struct OpenFile {
     /// Below the sink's folder.
     pub(super) folder: PathBuf,
-    /// When it was used last, in batches.
-    pub(super) used: u64,
+    /// Its first row.
+    pub(super) opened: Place,
+    /// Its last row.
+    pub(super) used: Place,
     pub(super) rows: usize,
-    /// Memory held by rows that are not encoded to the end.
-    pub(super) buffered: usize,
-    pub(super) opened: Instant,
-    /// Fewer than [`ENCODE_ROWS`] rows, not handed to the encoder yet.
+    /// The rows of this epoch, with all their columns, where they may have to be carried over the barrier.
+    pub(super) held: Vec<RecordBatch>,
+    pub(super) held_bytes: usize,
+    /// After how many of its rows a row group was ended early, in this epoch.
+    pub(super) cuts: Vec<usize>,
+    /// The parts that carry the rows of epochs before.
+    pub(super) carried: Vec<String>,
+    /// Rows that are handed to the encoder at once: always so many, but for the last of a file or row group. It decides at
+    /// the end of each hand-over whether a page is full, so bytes would depend on how rows came otherwise.
+    encode_rows: usize,
+    /// Fewer than that, not handed over yet.
     waiting: Vec<RecordBatch>,
     waiting_rows: usize,
     waiting_bytes: usize,
@@ -71,40 +76,57 @@ pub(super) struct OpenFile {
 }
 
 impl OpenFile {
-    pub(super) fn new(folder: PathBuf, tmp: PathBuf, writer: ArrowWriter<Vec<u8>>) -> Self {
-        let spool = Spool { path: tmp, file: None, flushed: 0, pending: Vec::new() };
-        let (waiting, opened) = (Vec::new(), Instant::now());
+    pub(super) fn new(
+        folder: PathBuf,
+        opened: Place,
+        path: PathBuf,
+        writer: ArrowWriter<Vec<u8>>,
+        encode_rows: usize,
+    ) -> Self {
         Self {
             folder,
-            used: 0,
-            rows: 0,
-            buffered: 0,
             opened,
-            waiting,
+            used: opened,
+            rows: 0,
+            held: Vec::new(),
+            held_bytes: 0,
+            cuts: Vec::new(),
+            carried: Vec::new(),
+            encode_rows,
+            waiting: Vec::new(),
             waiting_rows: 0,
             waiting_bytes: 0,
             writer,
-            spool,
+            spool: Spool { path, file: None, flushed: 0, pending: Vec::new() },
         }
+    }
+
+    /// How many rows it takes until the next hand-over.
+    pub(super) fn room(&self) -> usize {
+        self.encode_rows - self.waiting_rows
     }
 
     /// Takes rows, in memory.
     pub(super) fn append(&mut self, rows: &RecordBatch) -> Result<(), SinkError> {
-        self.rows += rows.num_rows();
         let mut start = 0;
         while start < rows.num_rows() {
-            let len = (ENCODE_ROWS - self.waiting_rows).min(rows.num_rows() - start);
-            let slice = rows.slice(start, len);
-            self.waiting_rows += len;
-            self.waiting_bytes += bytes_of(&slice);
+            let slice = rows.slice(start, self.room().min(rows.num_rows() - start));
+            start += slice.num_rows();
+            self.rows += slice.num_rows();
+            self.waiting_rows += slice.num_rows();
+            self.waiting_bytes += weight(&slice);
             self.waiting.push(slice);
-            start += len;
-            if self.waiting_rows == ENCODE_ROWS {
+            if self.room() == 0 {
                 self.encode()?;
             }
         }
-        self.drain();
         Ok(())
+    }
+
+    /// Keeps rows that `append` took, with all their columns, for the barrier.
+    pub(super) fn hold(&mut self, rows: RecordBatch) {
+        self.held_bytes += weight(&rows);
+        self.held.push(rows);
     }
 
     /// Hands what waits to the encoder.
@@ -119,6 +141,7 @@ impl OpenFile {
                 Err(error) => Err(error.into()),
             },
         };
+        self.spool.pending.append(self.writer.inner_mut());
         encoded.map_err(|error| encoding(&error))
     }
 
@@ -126,13 +149,13 @@ impl OpenFile {
     pub(super) fn end_row_group(&mut self) -> Result<(), SinkError> {
         self.encode()?;
         self.writer.flush().map_err(|error| encoding(&error))?;
-        self.drain();
+        self.spool.pending.append(self.writer.inner_mut());
         Ok(())
     }
 
-    fn drain(&mut self) {
-        self.spool.pending.append(self.writer.inner_mut());
-        self.buffered = self.writer.memory_size() + self.waiting_bytes;
+    /// Memory held by rows that are not encoded to the end.
+    pub(super) fn buffered(&self) -> usize {
+        self.writer.memory_size() + self.waiting_bytes
     }
 
     /// About how large the file would be.
@@ -141,11 +164,11 @@ impl OpenFile {
     }
 
     /// Writes what is encoded, once it is worth a system call.
-    pub(super) fn spill(&mut self) -> Result<(), SinkError> {
+    pub(super) fn spill(&mut self, tmp: &mut Tmp) -> Result<(), SinkError> {
         if self.spool.pending.len() < SPILL_BYTES {
             return Ok(());
         }
-        self.spool.flush().map_err(|error| passing("write", &self.spool.path, &error))
+        self.spool.flush(tmp).map(drop).map_err(|error| passing("write", &self.spool.path, &error))
     }
 
     /// Encodes the rest, in memory.
@@ -161,11 +184,6 @@ impl OpenFile {
     }
 }
 
-/// What the rows take in memory, without what their buffers hold beside them.
-fn bytes_of(rows: &RecordBatch) -> usize {
-    rows.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0)).sum()
-}
-
 /// A complete file, that nobody sees yet.
 pub(super) struct ClosedFile {
     /// Below the sink's folder.
@@ -178,23 +196,21 @@ pub(super) struct ClosedFile {
 }
 
 impl ClosedFile {
-    /// Brings it to disk for good.
-    pub(super) fn settle(&mut self) -> Result<(), SinkError> {
+    /// Brings its bytes to disk for good.
+    pub(super) fn settle(&mut self, tmp: &mut Tmp) -> Result<(), SinkError> {
         if self.durable {
             return Ok(());
         }
-        let path = &self.spool.path.clone();
-        self.spool.flush().map_err(|error| passing("write", path, &error))?;
-        let file = self.spool.file.as_ref().expect("a spool that was flushed has its file");
-        file.sync_all().map_err(|error| lost(path, &error))?;
+        let path = self.spool.path.clone();
+        let file = self.spool.flush(tmp).map_err(|error| passing("write", &path, &error))?;
+        file.sync().map_err(|error| lost(&path, &error))?;
         (self.durable, self.spool.file) = (true, None);
         Ok(())
     }
 
     /// What is to be published, once it is durable and has a target.
-    pub(super) fn prepared(&self) -> Option<PreparedFile> {
-        let to = self.target.clone()?;
-        Some(PreparedFile { from: self.spool.path.clone(), to, bytes: self.spool.flushed, rows: self.rows })
+    pub(super) fn prepared(self) -> Option<PreparedFile> {
+        Some(PreparedFile { from: self.spool.path, to: self.target?, bytes: self.spool.flushed, rows: self.rows })
     }
 }
 

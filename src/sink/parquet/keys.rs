@@ -152,25 +152,90 @@ pub(super) struct Splitter {
     body: Vec<usize>,
 }
 
-/// The rows of one batch that go to one folder.
-pub(super) struct Folder {
-    /// A row of the batch that goes there too.
-    row: usize,
-    /// The rows, without the columns that stand in the path.
-    pub(super) rows: RecordBatch,
-}
-
-/// A batch, split.
+/// Rows of a batch, with the folder of each.
 pub(super) struct Split {
     keys: Vec<ArrayRef>,
-    rows: Option<Rows>,
-    pub(super) parts: Vec<Folder>,
+    ids: Option<Rows>,
+    rows: RecordBatch,
+}
+
+/// Rows of a split batch that go to one folder, in their order.
+#[derive(Debug, PartialEq)]
+pub(super) enum Share {
+    /// Neighbours.
+    Run(Range<usize>),
+    List(UInt32Array),
+}
+
+impl Share {
+    fn of(list: Vec<u32>) -> Self {
+        match (list.first(), list.last()) {
+            (Some(first), Some(last)) if (last - first) as usize + 1 == list.len() => {
+                Self::Run(*first as usize..*last as usize + 1)
+            }
+            _ => Self::List(list.into()),
+        }
+    }
+
+    /// Where in the batch its row `index` is.
+    pub(super) fn row(&self, index: usize) -> usize {
+        match self {
+            Self::Run(rows) => rows.start + index,
+            Self::List(rows) => rows.value(index) as usize,
+        }
+    }
 }
 
 impl Split {
-    /// What tells the part's folder from others.
-    pub(super) fn id(&self, part: &Folder) -> &[u8] {
-        self.rows.as_ref().map_or(&[], |rows| rows.row(part.row).data())
+    /// What tells the row's folder from others.
+    pub(super) fn id(&self, row: usize) -> &[u8] {
+        self.ids.as_ref().map_or(&[], |ids| ids.row(row).data())
+    }
+
+    /// Shares of the rows from `start` on, in the order of their first rows, and the row where they end: the first one
+    /// whose folder would be one too many, where `room` more beside those that are open are allowed.
+    pub(super) fn shares(
+        &self,
+        start: usize,
+        mut room: usize,
+        is_open: impl Fn(&[u8]) -> bool,
+    ) -> Result<(usize, Vec<Share>), ArrowError> {
+        let mut end = self.rows.num_rows();
+        let Some(ids) = &self.ids else { return Ok((end, vec![Share::Run(start..end)])) };
+        // Neighbours mostly go to the same folder, so most rows cost one comparison.
+        let mut lists: Vec<Vec<u32>> = Vec::new();
+        let mut known: HashMap<&[u8], usize> = HashMap::new();
+        let mut current = 0;
+        for row in start..end {
+            let id = ids.row(row).data();
+            if row == start || id != ids.row(row - 1).data() {
+                current = match known.get(id) {
+                    Some(list) => *list,
+                    None => {
+                        if !is_open(id) {
+                            if room == 0 {
+                                end = row;
+                                break;
+                            }
+                            room -= 1;
+                        }
+                        known.insert(id, lists.len());
+                        lists.push(Vec::new());
+                        lists.len() - 1
+                    }
+                };
+            }
+            lists[current].push(u32::try_from(row).map_err(|_| ArrowError::ComputeError("too many rows".into()))?);
+        }
+        Ok((end, lists.into_iter().map(Share::of).collect()))
+    }
+
+    /// The rows of a share.
+    pub(super) fn take(&self, share: &Share) -> Result<RecordBatch, ArrowError> {
+        match share {
+            Share::Run(rows) => Ok(self.rows.slice(rows.start, rows.len())),
+            Share::List(rows) => take_record_batch(&self.rows, rows),
+        }
     }
 }
 
@@ -216,43 +281,28 @@ impl Splitter {
         Ok(Arc::new(schema.project(&self.body)?))
     }
 
-    /// Splits a batch; parts in the order of their first rows, rows in the order of the batch.
-    pub(super) fn split(&self, batch: &RecordBatch) -> Result<Split, ArrowError> {
-        let body = batch.project(&self.body)?;
-        if self.keys.is_empty() {
-            return Ok(Split { keys: Vec::new(), rows: None, parts: vec![Folder { row: 0, rows: body }] });
-        }
-        let keys = self.keys.iter().map(|key| key.values(batch)).collect::<Result<Vec<_>, _>>()?;
-        let rows = self.converter.convert_columns(&keys)?;
-        // Neighbours mostly go to the same folder, so most rows cost one comparison.
-        let mut lists: Vec<(usize, Vec<u32>)> = Vec::new();
-        let mut known: HashMap<&[u8], usize> = HashMap::new();
-        let mut current = 0;
-        for row in 0..batch.num_rows() {
-            let id = rows.row(row).data();
-            if row == 0 || id != rows.row(row - 1).data() {
-                current = *known.entry(id).or_insert_with(|| {
-                    lists.push((row, Vec::new()));
-                    lists.len() - 1
-                });
-            }
-            lists[current].1.push(u32::try_from(row).map_err(|_| ArrowError::ComputeError("too many rows".into()))?);
-        }
-        drop(known);
-        let single = lists.len() == 1;
-        let part = |(row, list): (usize, Vec<u32>)| {
-            let rows = if single { body.clone() } else { take_record_batch(&body, &UInt32Array::from(list))? };
-            Ok(Folder { row, rows })
-        };
-        let parts = lists.into_iter().map(part).collect::<Result<Vec<_>, ArrowError>>()?;
-        Ok(Split { keys, rows: Some(rows), parts })
+    /// The columns of rows that go into the files.
+    pub(super) fn body_of(&self, rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+        rows.project(&self.body)
     }
 
-    /// The folder of a part, below the sink's.
-    pub(super) fn folder(&self, split: &Split, part: &Folder) -> Result<PathBuf, ArrowError> {
+    /// Finds the folders of a batch's rows. They keep all their columns if they are wanted `whole`, otherwise those that
+    /// go into the files.
+    pub(super) fn split(&self, batch: &RecordBatch, whole: bool) -> Result<Split, ArrowError> {
+        let rows = if whole { batch.clone() } else { self.body_of(batch)? };
+        if self.keys.is_empty() {
+            return Ok(Split { keys: Vec::new(), ids: None, rows });
+        }
+        let keys = self.keys.iter().map(|key| key.values(batch)).collect::<Result<Vec<_>, _>>()?;
+        let ids = self.converter.convert_columns(&keys)?;
+        Ok(Split { keys, ids: Some(ids), rows })
+    }
+
+    /// The folder of a row, below the sink's.
+    pub(super) fn folder(&self, split: &Split, row: usize) -> Result<PathBuf, ArrowError> {
         let mut path = PathBuf::new();
         for (key, values) in self.keys.iter().zip(&split.keys) {
-            path.push(format!("{}={}", key.name, key.value(values, part.row)?));
+            path.push(format!("{}={}", key.name, key.value(values, row)?));
         }
         Ok(path)
     }

@@ -34,20 +34,27 @@ pub(super) struct ParquetSpec {
     compression: Compression,
     pub(super) roll: Option<Roll>,
     row_group_rows: usize,
-    /// Over it the file that was not used for longest is closed early, and its next row begins another.
+    /// Over it the file whose last row is the oldest is closed early, and its next row begins another.
     pub(super) max_partitions: usize,
 }
 
 /// Files are kept open over commits until one of these is reached. At least one is set.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Roll {
     pub(super) rows: Option<usize>,
+    /// Looked at after every so many rows of an epoch, and at barriers.
     pub(super) bytes: Option<u64>,
+    /// Counted in epochs, begun ones too, never by a clock.
     pub(super) age: Option<Span>,
 }
 
 /// Reads the table.
 pub(super) fn parse(settings: &mut Settings) -> Option<Box<dyn SinkSpec>> {
+    read(settings).map(|spec| Box::new(spec) as _)
+}
+
+/// As `parse`, as what it is.
+pub(super) fn read(settings: &mut Settings) -> Option<ParquetSpec> {
     let faults = settings.faults_len();
     let path: Option<Name> = settings.required("path");
     if let Some(path) = path.as_ref().filter(|path| path.text.is_empty()) {
@@ -62,8 +69,8 @@ pub(super) fn parse(settings: &mut Settings) -> Option<Box<dyn SinkSpec>> {
     }
     let compression: Option<Name> = settings.optional("compression");
     let compression_text = compression.as_ref().map_or("zstd(1)", |name| name.text.as_str()).to_owned();
-    let read = read_compression(&compression_text);
-    if let (Err(what), Some(name)) = (&read, &compression) {
+    let codec = read_compression(&compression_text);
+    if let (Err(what), Some(name)) = (&codec, &compression) {
         settings.fault(name.fault(what.clone()).nearest(&name.text, ["zstd", "snappy", "lz4", "none"]));
     }
     let roll = read_roll(settings);
@@ -72,15 +79,15 @@ pub(super) fn parse(settings: &mut Settings) -> Option<Box<dyn SinkSpec>> {
     if settings.faults_len() > faults {
         return None;
     }
-    Some(Box::new(ParquetSpec {
+    Some(ParquetSpec {
         path: PathBuf::from(path?.text),
         partition_by,
         compression_text,
-        compression: read.ok()?,
+        compression: codec.ok()?,
         roll,
         row_group_rows,
         max_partitions,
-    }))
+    })
 }
 
 fn read_roll(settings: &mut Settings) -> Option<Roll> {
