@@ -7,8 +7,8 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema};
@@ -195,59 +195,137 @@ fn publishing_again_after_any_failure_shows_every_file_once() {
     }
 }
 
+/// Notes what is renamed and made durable, below a folder.
+#[derive(Clone, Debug)]
+struct Noting(PathBuf, Arc<Mutex<Vec<String>>>);
+
+impl Noting {
+    fn new(root: &Path) -> Self {
+        Self(root.to_owned(), Arc::default())
+    }
+
+    fn note(&self, what: &str, path: &Path) {
+        let path = path.strip_prefix(&self.0).unwrap().to_str().unwrap();
+        self.1.lock().unwrap().push(format!("{what} {path}"));
+    }
+
+    fn notes(&self) -> Vec<String> {
+        std::mem::take(&mut self.1.lock().unwrap())
+    }
+}
+
+impl Disk for Noting {
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        RealDisk.create_folder(path)
+    }
+
+    fn is_folder(&self, path: &Path) -> bool {
+        RealDisk.is_folder(path)
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
+        RealDisk.list(folder)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(NotingFile(RealDisk.create(path)?, path.to_owned(), self.clone())))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        RealDisk.open(path)
+    }
+
+    fn file_len(&self, path: &Path) -> io::Result<u64> {
+        RealDisk.file_len(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.note("rename to", to);
+        RealDisk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+
+    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove_folder(path)
+    }
+
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        self.note("folder", folder);
+        RealDisk.sync_folder(folder)
+    }
+}
+
+#[derive(Debug)]
+struct NotingFile(Box<dyn DiskFile>, PathBuf, Noting);
+
+impl DiskFile for NotingFile {
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_at(into, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.2.note("write", &self.1);
+        self.0.write_at(bytes, offset)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.2.note("file", &self.1);
+        self.0.sync()
+    }
+}
+
 #[test]
 fn every_folder_is_made_durable_though_an_attempt_before_made_it() {
-    /// Notes the folders that are synced.
-    #[derive(Debug)]
-    struct Synced(std::sync::Mutex<Vec<PathBuf>>);
-    impl Disk for Synced {
-        fn create_folder(&self, path: &Path) -> io::Result<()> {
-            RealDisk.create_folder(path)
-        }
-        fn is_folder(&self, path: &Path) -> bool {
-            RealDisk.is_folder(path)
-        }
-        fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
-            RealDisk.list(folder)
-        }
-        fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-            RealDisk.create(path)
-        }
-        fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-            RealDisk.open(path)
-        }
-        fn file_len(&self, path: &Path) -> io::Result<u64> {
-            RealDisk.file_len(path)
-        }
-        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-            assert!(self.0.lock().unwrap().is_empty(), "a rename after the names were made durable");
-            RealDisk.rename(from, to)
-        }
-        fn remove(&self, path: &Path) -> io::Result<()> {
-            RealDisk.remove(path)
-        }
-        fn remove_folder(&self, path: &Path) -> io::Result<()> {
-            RealDisk.remove_folder(path)
-        }
-        fn sync_folder(&self, folder: &Path) -> io::Result<()> {
-            self.0.lock().unwrap().push(folder.to_owned());
-            RealDisk.sync_folder(folder)
-        }
-    }
     let folder = tempdir();
-    let root = folder.path();
-    let list = prepared(root);
-    let targets =
-        ["", "site=a", "site=a/hour=1", "site=a/hour=2", "site=b", "site=b/hour=1"].map(|path| root.join(path));
-    let disk = Synced(Vec::new().into());
-    publish(&disk, &list).unwrap();
-    let mut expected = targets.to_vec();
+    let list = prepared(folder.path());
+    let disk = Noting::new(folder.path());
+    let targets = ["", "site=a", "site=a/hour=1", "site=a/hour=2", "site=b", "site=b/hour=1"];
+    let targets = targets.map(|path| format!("folder {path}")).to_vec();
+    let renames =
+        ["site=a/hour=1/x", "site=a/hour=2/x", "site=b/hour=1/x", "y"].map(|path| format!("rename to {path}"));
     // Where the files came from is last: a file that has left must have arrived.
-    expected.push(root.join("_tmp/plant/lake"));
-    assert_eq!(*disk.0.lock().unwrap(), expected);
-    let disk = Synced(Vec::new().into());
+    let expected = [renames.as_slice(), &targets, &["folder _tmp/plant/lake".to_owned()]].concat();
     publish(&disk, &list).unwrap();
-    assert_eq!(*disk.0.lock().unwrap(), targets);
+    assert_eq!(disk.notes(), expected);
+    publish(&disk, &list).unwrap();
+    assert_eq!(disk.notes(), targets);
+}
+
+#[test]
+fn a_prepared_file_is_durable_with_every_folder_above_it() {
+    let folder = tempdir();
+    let noting = Noting::new(folder.path());
+    let disk: SharedDisk = Arc::new(noting.clone());
+    let root = folder.path().join("out/lake");
+    let mut sink = open(&root, &disk, 0).unwrap();
+    assert_eq!(noting.notes(), ["folder ", "folder out"], "the folder's own names");
+    sink.write(&rows(0..2, Some(7), 3)).unwrap();
+    let left = sink.prepare(Epoch(0), false).unwrap();
+    assert_eq!(
+        (left.files.len(), left.parts.len(), noting.notes().len()),
+        (0, 1, 0),
+        "rows that are carried need no file"
+    );
+    for epoch in [1, 2] {
+        sink.write(&rows(2..4, Some(7), 3)).unwrap();
+        let left = sink.prepare(Epoch(epoch), true).unwrap();
+        // Opened in the epoch of its first row.
+        let file = if epoch == 1 { "00000000-0" } else { "00000002-0" };
+        let file = format!("out/lake/_tmp/plant/lake/{file}.tmp");
+        let folders = ["", "/_tmp", "/_tmp/plant", "/_tmp/plant/lake"].map(|path| format!("folder out/lake{path}"));
+        let mut expected = vec![format!("write {file}"), format!("file {file}")];
+        expected.extend(folders);
+        // The epoch before is published, and its empty folders have gone.
+        assert_eq!(noting.notes(), expected);
+        publish(&RealDisk, &left.files).unwrap();
+    }
 }
 
 #[test]

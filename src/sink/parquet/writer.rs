@@ -207,11 +207,10 @@ impl ParquetSink {
         }
         let mut held: usize = self.open.values().map(|file| file.held_bytes).sum();
         while held > self.bounds.held_bytes {
-            let Some((id, largest)) = self.open.iter().max_by_key(|(_, file)| (file.held_bytes, file.opened)) else {
-                break;
-            };
-            held -= largest.held_bytes;
-            self.close(&[id.clone()])?;
+            let largest = self.open.iter().max_by_key(|(_, file)| (file.held_bytes, file.opened));
+            let Some((id, bytes)) = largest.map(|(id, file)| (id.clone(), file.held_bytes)) else { break };
+            held -= bytes;
+            self.close(&[id])?;
         }
         Ok(())
     }
