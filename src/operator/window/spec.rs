@@ -5,6 +5,7 @@ use std::ops::Range;
 use jiff::tz::TimeZone;
 
 use super::core::{Clock, Late, Overflow, Setup, Windows};
+use super::identity::identity;
 use super::measure::{Arg, Measure};
 use super::shape::{DAY_MICROS, Grid, LONGEST_MICROS, Shape};
 use crate::component::{Fault, Kind, Name, Node, Setting, Settings, Value};
@@ -359,7 +360,7 @@ impl OperatorSpec for Spec {
             groups_max: self.max_groups,
             overflow: self.overflow,
         };
-        let output = setup.output();
+        let (output, identity) = (setup.output(), identity(&setup, &self.aggregates));
         let windows = Windows::new(setup).map_err(|error| {
             let at = self.group_by.first().map_or(0..0, |name| name.at.clone());
             vec![Fault::new(at, format!("`group_by`: cannot group by these columns: {error}"))]
@@ -369,7 +370,7 @@ impl OperatorSpec for Spec {
             side: (!self.drops).then(|| ("late", input.clone())),
             operator: Box::new(windows),
             about: self.about(),
-            identity: Vec::new(),
+            identity,
         })
     }
 
