@@ -129,6 +129,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn repeats_are_held_back_however_rows_are_cut_and_wherever_it_restarts(
         events in events(),
