@@ -46,6 +46,7 @@ mod panes;
 mod pending;
 mod ranges;
 mod sessions;
+mod setting;
 pub mod shape;
 mod sliding;
 mod slots;
