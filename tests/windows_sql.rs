@@ -1,6 +1,7 @@
 //! The window operator from the text of a pipeline file: SQL arguments, FILTER clauses, functions through the adapter.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -65,9 +66,9 @@ different = "count(DISTINCT temp)"
     let names: Vec<&str> = bound.output.names().collect();
     let aggregates = ["rows", "warm", "doubled", "middle", "newest", "median", "different"];
     assert_eq!(names, [&["window_start", "window_end", "device"][..], &aggregates].concat());
-    let mut out = Vec::new();
     let rows =
         [(1, "a", Some(8.0)), (4, "a", Some(16.0)), (12, "a", Some(16.0)), (13, "a", None), (25, "b", Some(1.0))];
+    let mut out = Vec::new();
     bound.operator.process(batch(&rows[..3]), &mut out).unwrap();
     bound.operator.process(batch(&rows[3..]), &mut out).unwrap();
     bound.operator.advance(Timestamp::END, &mut out).unwrap();
@@ -88,6 +89,74 @@ different = "count(DISTINCT temp)"
     assert_eq!(float(7), [16.0, 16.0, 16.0, 1.0, 1.0]);
     assert_eq!(float(8), [12.0, 16.0, 16.0, 1.0, 1.0]);
     assert_eq!(whole(9), [2, 2, 1, 1, 1]);
+}
+
+/// The operator over rows one by one, in seconds; with a snapshot after each of them and a restart after every fourth, or
+/// without.
+fn run(text: &str, rows: &[(i64, &str, Option<f64>)], restarts: bool) -> Vec<(Port, RecordBatch)> {
+    let mut operator = bind(text).unwrap_or_else(|faults| panic!("{faults:?}")).operator;
+    let mut store: Vec<Restored> = Vec::new();
+    let mut out = Vec::new();
+    for (index, row) in rows.iter().enumerate() {
+        operator.process(batch(&[*row]), &mut out).unwrap();
+        operator.advance(Timestamp::from_micros(row.0 * 1_000_000 - 5_000_000), &mut out).unwrap();
+        if restarts {
+            // Parts that have not changed are those of the snapshot before.
+            let known: HashMap<String, RecordBatch> = store.drain(..).collect();
+            let kept = |part: Part| (part.name.clone(), part.rows.unwrap_or_else(|| known[&part.name].clone()));
+            store.extend(operator.snapshot().unwrap().into_iter().map(kept));
+            if index % 4 == 3 {
+                operator = bind(text).unwrap().operator;
+                operator.restore(&store).unwrap();
+            }
+        }
+    }
+    operator.advance(Timestamp::END, &mut out).unwrap();
+    out
+}
+
+#[test]
+fn every_aggregate_is_the_same_to_the_last_bit_after_restarts() {
+    let rows: Vec<(i64, &str, Option<f64>)> = (0..100)
+        .map(|n: i32| {
+            // A third as a float has no end; some rows are late, and each seventh has no value.
+            let value = (n % 7 > 0).then(|| f64::from(n * 37 % 101) / 3.0 - 9.0);
+            (i64::from(n / 5 - n * 13 % 6), ["a", "b", "c", "d"][(n * 7 % 4) as usize], value)
+        })
+        .collect();
+    let windows = [
+        "{ tumbling = \"10s\" }",
+        "{ hopping = \"20s\", every = \"10s\" }",
+        "{ hopping = \"20s\", every = \"2s\" }",
+        "{ tumbling = \"1d\", timezone = \"Europe/Berlin\" }",
+        "{ session = \"2s\" }",
+    ];
+    for window in windows {
+        for more in ["", "late = \"update\"\nallowed_lateness = \"4s\"\n", "clock = \"group\"\nlate = \"update\"\n"] {
+            let text = format!(
+                r#"
+window = {window}
+group_by = ["device"]
+{more}
+[aggregates]
+rows = "count(*)"
+sum = "sum(temp)"
+mean = "avg(temp) FILTER (WHERE temp > 0)"
+low = "min(temp)"
+first = "first(temp)"
+last = "last(temp)"
+spread = "stddev(temp)"
+middle = "quantile(temp, 0.5)"
+median = "median(temp)"
+different = "count(DISTINCT temp)"
+related = "corr(temp, temp * temp)"
+"#
+            );
+            let out = run(&text, &rows, true);
+            assert!(out.iter().any(|(port, _)| *port == Port::Main));
+            assert_eq!(out, run(&text, &rows, false), "{window} {more}");
+        }
+    }
 }
 
 #[test]

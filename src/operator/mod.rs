@@ -14,6 +14,7 @@ pub mod aggregate;
 pub mod dedupe;
 pub mod derive;
 pub mod filter;
+pub mod key_group;
 pub mod window;
 
 /// Every kind of operator.

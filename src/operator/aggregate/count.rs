@@ -34,14 +34,16 @@ impl Aggregate for Count {
     ) -> Result<(), ArrowError> {
         reserve(&mut self.counts, groups_len, 0);
         let nulls = if self.star { None } else { args[0].logical_nulls() };
-        each_row(groups, keep, nulls.as_ref(), |_, group| self.counts[group] += 1);
+        each_row(groups, keep, nulls.as_ref(), |_, group| self.counts[group] = self.counts[group].saturating_add(1));
         Ok(())
     }
 
     fn merge(&mut self, groups: &[GroupId], groups_len: usize, partial: &[ArrayRef]) -> Result<(), ArrowError> {
         reserve(&mut self.counts, groups_len, 0);
         let counts = partial[0].as_primitive::<Int64Type>();
-        each_row(groups, None, counts.nulls(), |row, group| self.counts[group] += counts.value(row));
+        each_row(groups, None, counts.nulls(), |row, group| {
+            self.counts[group] = self.counts[group].saturating_add(counts.value(row))
+        });
         Ok(())
     }
 

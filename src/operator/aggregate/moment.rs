@@ -50,6 +50,11 @@ impl State {
         if other.count == 0.0 {
             return;
         }
+        if self.count == 0.0 {
+            // As it is, to the last bit: also where the square of the mean is beyond a float.
+            *self = other;
+            return;
+        }
         let count = self.count + other.count;
         let distance = other.mean - self.mean;
         self.squares += other.squares + distance * distance * (self.count * other.count / count);

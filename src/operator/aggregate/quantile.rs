@@ -21,6 +21,12 @@ pub const ERROR: f64 = 0.01;
 /// How many counters a group keeps for values of one sign.
 pub const BINS_MAX: usize = 2_048;
 
+/// Counters of finite numbers have indexes up to this, and down to its negative.
+const INDEX_MAX: u32 = 40_000;
+
+/// How many rows a sketch that is read back may have seen.
+const ROWS_MAX: u64 = 1 << 48;
+
 /// Of numbers; the probability is from 0 to 1.
 pub(super) fn kernel(probability: f64) -> Kernel {
     let create = move || Box::new(Quantile { probability, sketches: Vec::new() }) as Box<dyn Aggregate>;
@@ -221,7 +227,20 @@ impl Sketch {
             (counts.len() == len).then_some(Bins { offset, counts })
         };
         let (negative, positive) = (bins()?, bins()?);
-        Some(Self { negative, positive, zeros, below, above, nans, least, greatest })
+        let sketch = Self { negative, positive, zeros, below, above, nans, least, greatest };
+        (words.next().is_none() && sketch.is_sound()).then_some(sketch)
+    }
+
+    /// Whether rows can have made it: nothing that is computed with it overflows.
+    fn is_sound(&self) -> bool {
+        let bins = [&self.negative, &self.positive];
+        let counts = bins.iter().flat_map(|bins| bins.counts.iter().copied());
+        let mut counts = counts.chain([self.zeros, self.below, self.above, self.nans]);
+        let rows = counts.try_fold(0_u64, |sum, count| sum.checked_add(count).filter(|sum| *sum <= ROWS_MAX));
+        let Some(rows) = rows else { return false };
+        let nothing = (f64::INFINITY, f64::NEG_INFINITY);
+        bins.iter().all(|bins| bins.offset.unsigned_abs() <= INDEX_MAX)
+            && (self.least <= self.greatest || (rows == self.nans && (self.least, self.greatest) == nothing))
     }
 }
 

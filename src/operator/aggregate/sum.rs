@@ -55,7 +55,8 @@ impl WholeSum {
     }
 
     fn add(&mut self, group: usize, value: i128) {
-        self.sums[group] += value;
+        // Only damaged state comes near the ends of 128 bits.
+        self.sums[group] = self.sums[group].wrapping_add(value);
         self.seen[group] = true;
     }
 
@@ -141,7 +142,7 @@ impl Aggregate for FloatSum {
         each_row(groups, keep, values.nulls(), |row, group| {
             let state = &mut self.sums[group];
             state.0 += numbers[row];
-            state.1 += 1;
+            state.1 = state.1.saturating_add(1);
         });
         Ok(())
     }
@@ -152,7 +153,7 @@ impl Aggregate for FloatSum {
         each_row(groups, None, counts.nulls(), |row, group| {
             let state = &mut self.sums[group];
             state.0 += sums.value(row);
-            state.1 += counts.value(row);
+            state.1 = state.1.saturating_add(counts.value(row));
         });
         Ok(())
     }

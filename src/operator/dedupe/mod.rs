@@ -3,25 +3,28 @@
 //! A key is remembered until event time is more than `within` beyond what it was when the key came, and at most `max_keys`
 //! are: the oldest go first. Event time is the greatest time of a row so far, or the watermark where that is beyond it (of
 //! silent sources). Both limits are kept row by row, so that the result does not depend on how rows were put into batches.
+//!
+//! `state` has what goes into checkpoints.
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
-use std::sync::Arc;
 
 use arrow::array::cast::AsArray;
 use arrow::array::types::TimestampMicrosecondType;
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, TimestampMicrosecondArray};
-use arrow::compute::{cast, filter_record_batch};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::DataType;
 use arrow::row::{RowConverter, SortField};
 use hashbrown::HashTable;
 
 use crate::component::{Fault, Kind, Name, Settings};
 use crate::flow::outbox::Emit;
-use crate::flow::schema::{StreamSchema, timestamp_type};
+use crate::flow::schema::StreamSchema;
 use crate::flow::state::{Part, Restored};
 use crate::flow::time::{Span, Timestamp};
-use crate::operator::{Bound, Operator, OperatorError, OperatorSpec};
+use crate::operator::{Bound, Identity, Operator, OperatorError, OperatorSpec};
+
+mod state;
 
 /// `type = "dedupe"`.
 pub const KIND: Kind<dyn OperatorSpec> =
@@ -53,6 +56,19 @@ fn parse(settings: &mut Settings) -> Option<Box<dyn OperatorSpec>> {
 
 impl OperatorSpec for DedupeSpec {
     fn bind(&self, input: &StreamSchema) -> Result<Bound, Vec<Fault>> {
+        let operator = Box::new(self.build(input)?);
+        let names: Vec<&str> = self.keys.iter().map(|name| name.text.as_str()).collect();
+        let about = format!("by {}, within {}, at most {} keys", names.join(", "), self.within, self.max_keys);
+        Ok(Bound { output: input.clone(), side: None, operator, about, identity: self.identity(input) })
+    }
+
+    fn gathers(&self) -> bool {
+        true
+    }
+}
+
+impl DedupeSpec {
+    fn build(&self, input: &StreamSchema) -> Result<Dedupe, Vec<Fault>> {
         let (mut keys, mut fields, mut faults) = (Vec::new(), Vec::new(), Vec::new());
         for name in &self.keys {
             let Some(index) = input.index_of(&name.text) else {
@@ -71,7 +87,7 @@ impl OperatorSpec for DedupeSpec {
             return Err(faults);
         }
         let rows = RowConverter::new(fields).map_err(|error| vec![self.keys[0].fault(error.to_string())])?;
-        let dedupe = Dedupe {
+        Ok(Dedupe {
             kinds: keys.iter().map(|key| input.columns.field(*key).data_type().clone()).collect(),
             keys,
             time: input.time,
@@ -80,14 +96,18 @@ impl OperatorSpec for DedupeSpec {
             rows,
             recent: Recent::default(),
             newest: i64::MIN,
-        };
-        let names: Vec<&str> = self.keys.iter().map(|name| name.text.as_str()).collect();
-        let about = format!("by {}, within {}, at most {} keys", names.join(", "), self.within, self.max_keys);
-        Ok(Bound { output: input.clone(), side: None, operator: Box::new(dedupe), about, identity: Vec::new() })
+            written: 0,
+            block_keys: state::BLOCK_KEYS,
+        })
     }
 
-    fn gathers(&self) -> bool {
-        true
+    /// Keys are remembered as they are: how long, and how many, can be changed at any time.
+    fn identity(&self, input: &StreamSchema) -> Identity {
+        let typed = |name: &Name| {
+            let field = input.columns.field_with_name(&name.text).ok()?;
+            Some(format!("{} ({})", name.text, field.data_type()))
+        };
+        vec![("keys".to_owned(), self.keys.iter().filter_map(typed).collect::<Vec<_>>().join(", "))]
     }
 }
 
@@ -101,6 +121,10 @@ struct Dedupe {
     recent: Recent,
     /// Event time: the greatest so far, of rows or watermarks.
     newest: i64,
+    /// Keys of serial numbers below this are in the snapshot before, or were restored.
+    written: u64,
+    /// How many keys a part of a snapshot has.
+    block_keys: u64,
 }
 
 impl Dedupe {
@@ -175,9 +199,14 @@ impl Recent {
         self.table.find(hash, same).is_some()
     }
 
+    /// The serial number of the next key.
+    fn next(&self) -> u64 {
+        self.first + self.keys.len() as u64
+    }
+
     fn remember(&mut self, came: i64, hash: u64, key: &[u8]) {
         let start = self.gone + self.bytes.len() as u64;
-        let serial = self.first + self.keys.len() as u64;
+        let serial = self.next();
         self.bytes.extend_from_slice(key);
         self.keys.push_back(Remembered { hash, came, start, len: key.len() });
         let (keys, first) = (&self.keys, self.first);
@@ -227,58 +256,14 @@ impl Operator for Dedupe {
         Ok(())
     }
 
-    /// When each key came, and its columns, the oldest key first.
     fn snapshot(&mut self) -> Result<Vec<Part>, OperatorError> {
-        let parser = self.rows.parser();
-        let keys = self.recent.keys.iter().map(|key| parser.parse(self.recent.bytes_of(key)));
-        let columns = self.rows.convert_rows(keys)?;
-        let came = TimestampMicrosecondArray::from_iter_values(self.recent.keys.iter().map(|key| key.came));
-        let mut state: Vec<ArrayRef> = vec![Arc::new(came.with_timezone("UTC"))];
-        state.extend(columns);
-        let field = |(index, column): (usize, &ArrayRef)| {
-            let name = if index == 0 { "came".to_owned() } else { format!("key{index}") };
-            Field::new(name, column.data_type().clone(), index > 0)
-        };
-        let fields: Vec<Field> = state.iter().enumerate().map(field).collect();
-        debug_assert_eq!(*fields[0].data_type(), timestamp_type());
-        let metadata = [(NEWEST.to_owned(), self.newest.to_string())].into();
-        let rows = RecordBatch::try_new(Arc::new(Schema::new_with_metadata(fields, metadata)), state)?;
-        Ok(vec![Part::changed("keys", rows)])
+        self.parts()
     }
 
     fn restore(&mut self, parts: &[Restored]) -> Result<(), OperatorError> {
-        let [(_, state)] = parts else { return Err(OperatorError::Stateless) };
-        let schema = state.schema();
-        let newest = schema.metadata().get(NEWEST).and_then(|newest| newest.parse().ok());
-        let (Some(newest), Some((came, keys))) = (newest, state.columns().split_first()) else {
-            return Err(OperatorError::Stateless);
-        };
-        let came = came.as_primitive_opt::<TimestampMicrosecondType>().ok_or(OperatorError::Stateless)?;
-        if keys.len() != self.kinds.len() {
-            return Err(OperatorError::Stateless);
-        }
-        let keys: Vec<ArrayRef> =
-            keys.iter().zip(&self.kinds).map(|(key, kind)| as_kind(key, kind)).collect::<Result<_, _>>()?;
-        let keys = self.rows.convert_columns(&keys)?;
-        self.newest = newest;
-        for (key, came) in keys.iter().zip(came.values()) {
-            self.remember(*came, self.recent.hash(key.as_ref()), key.as_ref());
-        }
-        Ok(())
+        self.take_back(parts)
     }
 }
-
-/// A key column of a snapshot, which holds the values of dictionaries written out.
-fn as_kind(key: &ArrayRef, kind: &DataType) -> Result<ArrayRef, OperatorError> {
-    match kind {
-        _ if key.data_type() == kind => Ok(key.clone()),
-        DataType::Dictionary(_, values) if key.data_type() == &**values => Ok(cast(key, kind)?),
-        _ => Err(OperatorError::Stateless),
-    }
-}
-
-/// Where a snapshot keeps event time.
-const NEWEST: &str = "newest";
 
 #[cfg(test)]
 mod tests;

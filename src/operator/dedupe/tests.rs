@@ -1,10 +1,20 @@
 //! Repeats, cut and restarted anywhere, against a naive memory.
 
-use arrow::array::StringArray;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, Int64Array, StringArray, TimestampMicrosecondArray, UInt8Array};
+use arrow::compute::take_record_batch;
+use arrow::datatypes::{Field, Schema};
 use proptest::prelude::*;
 
 use super::*;
 use crate::flow::outbox::Port;
+use crate::flow::schema::timestamp_type;
+use crate::operator::key_group::key_groups;
+
+/// How many keys a part has here.
+const BLOCK: u64 = 3;
 
 fn schema() -> StreamSchema {
     let columns = vec![Field::new("ts", timestamp_type(), false), Field::new("k", DataType::Utf8, true)];
@@ -17,7 +27,7 @@ fn name(text: &str) -> Name {
 
 fn bound(within: i64, max_keys: usize) -> Box<dyn Operator> {
     let spec = DedupeSpec { keys: vec![name("k")], within: Span::from_micros(within), max_keys };
-    spec.bind(&schema()).unwrap().operator
+    Box::new(Dedupe { block_keys: BLOCK, ..spec.build(&schema()).unwrap() })
 }
 
 /// Key 0 is null.
@@ -54,47 +64,240 @@ fn oracle(events: &[Event], within: i64, max_keys: usize) -> Vec<(i64, u8)> {
     kept.into_iter().map(|(_, at, key)| (at, key)).collect()
 }
 
-/// A whole snapshot, as it is given back.
-fn restored(parts: Vec<Part>) -> Vec<Restored> {
-    parts.into_iter().map(|part| (part.name, part.rows.unwrap())).collect()
+/// What a checkpoint keeps: the newest rows of every part that was listed last, in its order.
+#[derive(Default)]
+struct Store(Vec<Restored>);
+
+impl Store {
+    /// Gives back the names of the parts that came with rows.
+    fn take(&mut self, parts: Vec<Part>) -> Vec<String> {
+        let mut known: BTreeMap<String, RecordBatch> = self.0.drain(..).collect();
+        let mut given = Vec::new();
+        for Part { name, rows } in parts {
+            let rows = match rows {
+                Some(rows) => {
+                    given.push(name.clone());
+                    rows
+                }
+                None => known.remove(&name).unwrap_or_else(|| panic!("{name} was never given")),
+            };
+            assert!(name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_'), "{name}");
+            self.0.push((name, rows));
+        }
+        given
+    }
 }
 
 fn restarted(mut operator: Box<dyn Operator>, within: i64, max_keys: usize) -> Box<dyn Operator> {
-    let state = restored(operator.snapshot().unwrap());
+    let mut store = Store::default();
+    store.take(operator.snapshot().unwrap());
     let mut next = bound(within, max_keys);
-    next.restore(&state).unwrap();
+    next.restore(&store.0).unwrap();
     next
 }
 
+/// Each of the events cut into batches: with a snapshot after some, and a restart after some of those.
+fn run(events: &[Event], cuts: &[usize], steps: &[(bool, bool)], within: i64, max_keys: usize) -> Vec<RecordBatch> {
+    let (mut operator, mut store) = (bound(within, max_keys), Store::default());
+    let mut out: Vec<(Port, RecordBatch)> = Vec::new();
+    let (mut at, mut step) = (0, 0);
+    while at < events.len() {
+        let rows: Vec<_> = events[at..].iter().map_while(|(at, key)| Some((*at, (*key)?))).collect();
+        if rows.is_empty() {
+            operator.advance(Timestamp::from_micros(events[at].0), &mut out).unwrap();
+            at += 1;
+        } else {
+            let len = cuts[step % cuts.len()].min(rows.len());
+            operator.process(batch(&rows[..len]), &mut out).unwrap();
+            at += len;
+        }
+        let (snapshot, restart) = steps.get(step).copied().unwrap_or_default();
+        if snapshot || restart {
+            store.take(operator.snapshot().unwrap());
+        }
+        if restart {
+            operator = bound(within, max_keys);
+            operator.restore(&store.0).unwrap();
+        }
+        step += 1;
+    }
+    out.into_iter().map(|(_, batch)| batch).collect()
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    prop::collection::vec((0_i64..40, prop::option::weighted(0.9, 0_u8..6)), 1..60)
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
-    fn repeats_are_held_back_however_rows_are_cut(
-        events in prop::collection::vec((0_i64..40, prop::option::weighted(0.9, 0_u8..6)), 1..60),
+    fn repeats_are_held_back_however_rows_are_cut_and_wherever_it_restarts(
+        events in events(),
         cuts in prop::collection::vec(1_usize..9, 1..9),
-        restarts in prop::collection::vec(any::<bool>(), 60),
+        steps in prop::collection::vec(any::<(bool, bool)>(), 60),
         within in 0_i64..20,
         max_keys in 1_usize..6,
     ) {
-        let mut operator = bound(within, max_keys);
-        let mut out: Vec<(Port, RecordBatch)> = Vec::new();
-        let (mut at, mut step) = (0, 0);
-        while at < events.len() {
-            let rows: Vec<_> = events[at..].iter().map_while(|(at, key)| Some((*at, (*key)?))).collect();
-            if rows.is_empty() {
-                operator.advance(Timestamp::from_micros(events[at].0), &mut out).unwrap();
-                at += 1;
-            } else {
-                let len = cuts[step % cuts.len()].min(rows.len());
-                operator.process(batch(&rows[..len]), &mut out).unwrap();
-                at += len;
-            }
-            if restarts[step] {
-                operator = restarted(operator, within, max_keys);
-            }
-            step += 1;
-        }
+        let out = run(&events, &cuts, &steps, within, max_keys);
+        prop_assert_eq!(&out, &run(&events, &cuts, &[], within, max_keys));
+        let out: Vec<_> = out.into_iter().map(|batch| (Port::Main, batch)).collect();
         prop_assert_eq!(read(&out), oracle(&events, within, max_keys));
     }
+
+    /// Rows in order of time: out of order, event time depends on the rows of other keys too.
+    #[test]
+    fn key_groups_can_go_to_other_workers(
+        mut rows in prop::collection::vec((0_i64..40, 0_u8..30), 1..60),
+        at in 0_usize..60,
+        within in 0_i64..20,
+    ) {
+        rows.sort_by_key(|(at, _)| *at);
+        let (before, after) = rows.split_at(at.min(rows.len()));
+        let mut whole = bound(within, 1_000);
+        let mut out: Vec<(Port, RecordBatch)> = Vec::new();
+        whole.process(batch(before), &mut out).unwrap();
+        let mut store = Store::default();
+        store.take(whole.snapshot().unwrap());
+        out.clear();
+        whole.process(batch(after), &mut out).unwrap();
+        let mut expected = read(&out);
+        expected.sort_unstable();
+        for workers in [1, 2, 3, 7] {
+            let (mut got, mut shares) = (Vec::new(), Vec::new());
+            for worker in 0..workers {
+                let mine = |group: u8| usize::from(group) * workers / 256 == worker;
+                let share: Vec<Restored> = store.0.iter().map(|part| share(part, mine)).collect();
+                let mut operator = bound(within, 1_000);
+                operator.restore(&share).unwrap();
+                let mut store = Store(share);
+                store.take(operator.snapshot().unwrap());
+                shares.append(&mut store.0);
+                let rows = batch(after);
+                let groups = key_groups(&rows.columns()[1..], rows.num_rows()).unwrap();
+                let mut out: Vec<(Port, RecordBatch)> = Vec::new();
+                operator.process(only(&rows, &groups, mine), &mut out).unwrap();
+                got.extend(read(&out));
+            }
+            got.sort_unstable();
+            prop_assert_eq!(&got, &expected, "{} workers", workers);
+            // And back to one.
+            let mut operator = bound(within, 1_000);
+            operator.restore(&shares).unwrap();
+            let mut out: Vec<(Port, RecordBatch)> = Vec::new();
+            operator.process(batch(after), &mut out).unwrap();
+            let mut got = read(&out);
+            got.sort_unstable();
+            prop_assert_eq!(&got, &expected, "{} workers and back", workers);
+            Store(shares).take(operator.snapshot().unwrap());
+        }
+    }
+
+    /// Whatever a checkpoint has, it is taken or refused.
+    #[test]
+    fn damaged_state_is_refused_or_taken_without_a_panic(
+        rows in prop::collection::vec((0_i64..40, 0_u8..30), 1..20),
+        part in any::<prop::sample::Index>(),
+        column in any::<prop::sample::Index>(),
+        row in any::<prop::sample::Index>(),
+        damage in 0..5,
+        number in prop_oneof![any::<i64>(), Just(i64::MIN), Just(i64::MAX), -9_i64..60],
+    ) {
+        let mut operator = bound(1_000, 1_000);
+        operator.process(batch(&rows), &mut Vec::<(Port, RecordBatch)>::new()).unwrap();
+        let mut store = Store::default();
+        store.take(operator.snapshot().unwrap());
+        let part = part.index(store.0.len());
+        let old = store.0[part].1.clone();
+        let column = column.index(old.num_columns());
+        let (mut fields, mut columns) = (old.schema().fields().to_vec(), old.columns().to_vec());
+        match damage {
+            0 => {
+                fields.remove(column);
+                columns.remove(column);
+            }
+            1 => {
+                fields.rotate_left(1);
+                columns.rotate_left(1);
+            }
+            2 => fields[column] = Arc::new(Field::new("other", fields[column].data_type().clone(), true)),
+            3 => {
+                let texts = StringArray::from_iter((0..old.num_rows()).map(|_| None::<&str>));
+                fields[column] = Arc::new(Field::new(fields[column].name(), DataType::Utf8, true));
+                columns[column] = Arc::new(texts);
+            }
+            _ => {
+                let row = row.index(old.num_rows());
+                let values: Vec<i64> = match columns[column].data_type() {
+                    DataType::Int64 => columns[column].as_primitive::<arrow::datatypes::Int64Type>().values().to_vec(),
+                    _ => vec![0; old.num_rows()],
+                };
+                let changed = |(at, value)| if at == row { number } else { value };
+                let numbers = Int64Array::from_iter_values(values.into_iter().enumerate().map(changed));
+                fields[column] = Arc::new(Field::new(fields[column].name(), DataType::Int64, true));
+                columns[column] = Arc::new(numbers);
+            }
+        }
+        let same_shape = damage == 4 && *old.column(column).data_type() == DataType::Int64;
+        let is_key = damage == 2 && column > 2 || damage == 3 && *old.column(column).data_type() == DataType::Utf8;
+        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(old.num_rows()));
+        let rows = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options).unwrap();
+        store.0[part].1 = rows;
+        let mut next = bound(1_000, 1_000);
+        match next.restore(&store.0) {
+            Ok(()) => {
+                prop_assert!(same_shape || is_key, "{:?} was taken", store.0[part]);
+                next.process(batch(&[(1, 1), (50, 2)]), &mut Vec::<(Port, RecordBatch)>::new()).unwrap();
+                next.snapshot().unwrap();
+            }
+            Err(error) => prop_assert!(matches!(error, OperatorError::Stateless), "{error:?}"),
+        }
+    }
+}
+
+/// Some rows of a batch.
+fn only(batch: &RecordBatch, groups: &UInt8Array, mine: impl Fn(u8) -> bool) -> RecordBatch {
+    let rows = (0_u32..).zip(groups.values()).filter(|(_, group)| mine(**group)).map(|(row, _)| row);
+    take_record_batch(batch, &arrow::array::UInt32Array::from_iter_values(rows)).unwrap()
+}
+
+/// What a part has of some key groups; all of one that has none.
+fn share((name, rows): &Restored, mine: impl Fn(u8) -> bool) -> Restored {
+    let groups = rows.column_by_name("key_group").map(|groups| groups.as_primitive::<arrow::datatypes::UInt8Type>());
+    (name.clone(), groups.map_or_else(|| rows.clone(), |groups| only(rows, groups, mine)))
+}
+
+#[test]
+fn blocks_are_given_once_they_are_full_and_listed_until_they_are_forgotten() {
+    let (mut operator, mut store) = (bound(100, 6), Store::default());
+    let mut take = |operator: &mut Box<dyn Operator>, rows: &[(i64, u8)]| {
+        operator.process(batch(rows), &mut Vec::<(Port, RecordBatch)>::new()).unwrap();
+        let given = store.take(operator.snapshot().unwrap());
+        (given, store.0.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>())
+    };
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let all = words(&["clock", "keys-0", "keys-1"]);
+    assert_eq!(take(&mut operator, &[(1, 1), (1, 2), (1, 3), (1, 4)]), (all.clone(), all.clone()));
+    assert_eq!(take(&mut operator, &[(2, 4)]), (words(&["clock"]), all.clone()));
+    assert_eq!(take(&mut operator, &[(3, 5)]), (words(&["clock", "keys-1"]), all));
+    // Keys 1 and 2 are forgotten, but the block has 3 still.
+    let all = words(&["clock", "keys-0", "keys-1", "keys-2"]);
+    assert_eq!(take(&mut operator, &[(4, 6), (4, 7), (4, 8)]), (words(&["clock", "keys-1", "keys-2"]), all));
+    let all = words(&["clock", "keys-1", "keys-2"]);
+    assert_eq!(take(&mut operator, &[(4, 9)]), (words(&["clock", "keys-2"]), all));
+    // 4 and 5 are too old, and their block is as it was.
+    let all = words(&["clock", "keys-1", "keys-2"]);
+    assert_eq!(take(&mut operator, &[(104, 9)]), (words(&["clock"]), all));
+    assert_eq!(take(&mut operator, &[(200, 1)]), (words(&["clock", "keys-3"]), words(&["clock", "keys-3"])));
+}
+
+#[test]
+fn keys_and_their_types_are_the_identity() {
+    let spec = DedupeSpec { keys: vec![name("k"), name("ts")], within: WITHIN, max_keys: 1 };
+    let identity = spec.bind(&schema()).unwrap().identity;
+    assert_eq!(identity, [("keys".to_owned(), "k (Utf8), ts (Timestamp(µs, \"UTC\"))".to_owned())]);
+    let other = DedupeSpec { keys: spec.keys.clone(), within: Span::ZERO, max_keys: 9 };
+    assert_eq!(other.bind(&schema()).unwrap().identity, identity);
 }
 
 #[test]
@@ -147,12 +350,15 @@ fn fewer_keys_after_a_restart_are_the_newest() {
 
 #[test]
 fn state_of_other_keys_is_refused() {
-    let state = restored(bound(1, 1).snapshot().unwrap());
+    let mut operator = bound(1, 1);
+    operator.process(batch(&[(1, 1)]), &mut Vec::<(Port, RecordBatch)>::new()).unwrap();
+    let mut store = Store::default();
+    store.take(operator.snapshot().unwrap());
     let spec = DedupeSpec { keys: vec![name("ts")], within: WITHIN, max_keys: 1 };
     let mut other = spec.bind(&schema()).unwrap().operator;
-    assert!(matches!(other.restore(&state), Err(OperatorError::Stateless)));
-    let nothing = [("keys".to_owned(), state[0].1.project(&[]).unwrap())];
-    assert!(matches!(bound(1, 1).restore(&nothing), Err(OperatorError::Stateless)));
+    assert!(matches!(other.restore(&store.0), Err(OperatorError::Stateless)));
+    assert!(matches!(bound(1, 1).restore(&store.0[1..]), Err(OperatorError::Stateless)));
+    assert!(matches!(bound(1, 1).restore(&[]), Err(OperatorError::Stateless)));
 }
 
 #[test]

@@ -11,17 +11,31 @@ use arrow::array::RecordBatch;
 use super::core::{Core, Engine, Late};
 use super::measure::Inputs;
 use super::pending::{Due, Pending};
+use super::ranges::{Ranges, part};
 use super::shape::Grid;
-use super::slots::{Slot, Slots, partials};
-use super::state::{Kind, Row, State};
+use super::slots::{Slot, Slots};
+use super::state::{COUNT_MAX, Layout, Row, Table, is_pane};
 use crate::flow::outbox::Emit;
+use crate::flow::state::{Part, Restored};
 use crate::flow::time::Timestamp;
 use crate::operator::OperatorError;
 use crate::operator::aggregate::GroupId;
 
+/// The clocks of groups: the greatest event time, the ends up to which windows are closed and have been emitted, and how
+/// early the group appeared.
+const GROUPS: Layout<4> = Layout { name: "groups", numbers: ["seen", "closed", "fired", "order"], partials: false };
+
+/// The panes of groups, by group and time; those of one pane that has several slots in their order.
+const PANES: Layout<1> = Layout { name: "panes", numbers: ["start"], partials: true };
+
+/// The newest revisions of windows that have been emitted and are not closed.
+const WINDOWS: Layout<2> = Layout { name: "windows", numbers: ["end", "revision"], partials: false };
+
 struct Group {
     /// The greatest event time.
     seen: Option<i64>,
+    /// Windows that end at or before this took no more rows before the last restart.
+    closed: i64,
     /// Windows that end at or before this have been emitted.
     fired: i64,
     /// Starts of panes and their slots, by time; a pane may have several slots.
@@ -31,12 +45,20 @@ struct Group {
     /// The watermark at which something is to be done.
     deadline: i64,
     /// How early it appeared among all groups.
-    order: u64,
+    order: i64,
 }
 
 impl Default for Group {
     fn default() -> Self {
-        Self { seen: None, fired: i64::MIN, panes: Vec::new(), revisions: Vec::new(), deadline: i64::MAX, order: 0 }
+        Self {
+            seen: None,
+            closed: i64::MIN,
+            fired: i64::MIN,
+            panes: Vec::new(),
+            revisions: Vec::new(),
+            deadline: i64::MAX,
+            order: 0,
+        }
     }
 }
 
@@ -47,6 +69,16 @@ impl Group {
 
     fn own_watermark(&self, core: &Core) -> i64 {
         self.seen.map_or(Timestamp::START.micros(), |seen| core.setup.group_watermark(seen))
+    }
+
+    /// Windows that end at or before this take no more rows.
+    fn closed(&self, core: &Core) -> i64 {
+        core.setup.closed(self.watermark(core)).max(core.closed).max(self.closed)
+    }
+
+    /// Windows that end at or before this are to be emitted.
+    fn fires(&self, core: &Core) -> i64 {
+        core.setup.fires(self.watermark(core), self.closed(core))
     }
 
     /// The slots of the window `[start, end)`.
@@ -69,10 +101,7 @@ pub(super) struct Clocks {
     groups: Vec<Group>,
     slots: Slots,
     pending: Pending,
-    /// How many groups have appeared.
-    appeared: u64,
-    /// The floor that all groups have been brought to.
-    floor: i64,
+    ranges: Ranges,
 }
 
 impl Clocks {
@@ -83,18 +112,18 @@ impl Clocks {
             groups: Vec::new(),
             slots: Slots::default(),
             pending: Pending::default(),
-            appeared: 0,
-            floor: Timestamp::START.micros(),
+            ranges: Ranges::default(),
         }
     }
 
     /// The slot for a row; none where it is late.
     fn place(&mut self, core: &Core, id: GroupId, at: i64) -> Result<Option<Slot>, OperatorError> {
         let group = &mut self.groups[id as usize];
-        let watermark = group.watermark(core);
-        let closed = core.setup.closed(watermark);
-        // Of a group that is new, the windows that ended before the floor count as emitted.
-        group.fired = group.fired.max(core.setup.fired(watermark));
+        let closed = group.closed(core);
+        if group.seen.is_none() {
+            // Of a group that is new, the windows that ended before the floor count as emitted.
+            group.fired = group.fired.max(core.fired).max(group.fires(core));
+        }
         if !self.representable.contains(&at) || self.grid.last_end(at) <= closed {
             return Ok(None);
         }
@@ -145,9 +174,9 @@ impl Clocks {
 
     /// Makes due what is due for a group, and forgets what is closed.
     fn settle(&mut self, core: &Core, id: GroupId) {
+        self.ranges.touch(core, id);
         let group = &mut self.groups[id as usize];
-        let watermark = group.watermark(core);
-        let (until, closed) = (core.setup.fired(watermark), core.setup.closed(watermark));
+        let (until, closed) = (group.fires(core), group.closed(core));
         while let Some(end) = group.next_end(&self.grid).filter(|end| *end <= until) {
             Self::fire(&self.grid, &mut self.pending, group, id, end, core.setup.late == Late::Update);
             group.fired = end;
@@ -161,40 +190,44 @@ impl Clocks {
 
     /// Moves the clock of a group.
     fn tick(&mut self, core: &mut Core, id: GroupId, at: i64) {
+        self.ranges.touch(core, id);
         let group = &mut self.groups[id as usize];
         if group.seen.is_none() {
             // A group's clock is kept until the floor has passed it: without it a late row would open windows again.
             core.groups.hold(id);
-            group.order = self.appeared;
-            self.appeared += 1;
+            group.order = core.begin();
         }
         group.seen = Some(group.seen.map_or(at, |seen| seen.max(at)));
+        self.settle_if_due(core, id);
+    }
+
+    /// Settles a group whose deadline its watermark has reached.
+    fn settle_if_due(&mut self, core: &Core, id: GroupId) {
+        let group = &self.groups[id as usize];
         if group.watermark(core) >= group.deadline {
             self.settle(core, id);
         }
         let group = &mut self.groups[id as usize];
-        group.fired = group.fired.max(core.setup.fired(group.watermark(core)));
+        group.fired = group.fired.max(group.fires(core));
     }
 
     /// Brings all groups to the floor: makes due what is due, and forgets clocks that say nothing any more.
-    fn sweep(&mut self, core: &Core) {
-        self.floor = core.group_floor;
-        for id in 0..self.groups.len() {
-            let group = &self.groups[id];
-            if group.seen.is_none() || group.own_watermark(core) > core.group_floor {
+    fn sweep(&mut self, core: &mut Core) {
+        for (id, index) in (0..).zip(0..self.groups.len()) {
+            if self.groups[index].seen.is_none() {
                 continue;
             }
-            if core.group_floor >= group.deadline {
-                self.settle(core, GroupId::try_from(id).expect("groups are counted in 32 bits"));
-            }
-            let group = &mut self.groups[id];
-            group.fired = group.fired.max(core.setup.fired(core.group_floor));
-            if group.panes.is_empty() {
+            self.settle_if_due(core, id);
+            let group = &mut self.groups[index];
+            if group.panes.is_empty() && group.own_watermark(core) <= core.group_floor {
+                self.ranges.touch(core, id);
                 *group = Group::default();
-                self.pending.released.push(GroupId::try_from(id).expect("groups are counted in 32 bits"));
+                self.pending.released.push(id);
             }
         }
         self.pending.sort();
+        core.swept = core.group_floor;
+        core.fired = core.fired.max(core.setup.fires(core.group_floor, core.closed));
     }
 
     fn reserve(&mut self, core: &Core) {
@@ -229,67 +262,115 @@ impl Engine for Clocks {
     }
 
     fn advance(&mut self, core: &mut Core, out: &mut dyn Emit) -> Result<(), OperatorError> {
-        if core.group_floor > self.floor {
+        if core.group_floor > core.swept {
             self.sweep(core);
         }
         self.pending.flush(core, &mut self.slots, out)
     }
 
-    fn snapshot(&mut self, core: &Core) -> Result<State, OperatorError> {
-        let mut rows = Vec::new();
-        let mut lists: Vec<Vec<Slot>> = Vec::new();
-        for (id, group) in (0..).zip(&self.groups) {
-            for pane in group.panes.chunk_by(|one, next| one.0 == next.0) {
-                rows.push(Row { kind: Kind::Partial, start: pane[0].0, end: pane[0].0, revision: 0, group: id });
-                lists.push(pane.iter().map(|(_, slot)| *slot).collect());
-            }
-        }
-        for (id, group) in (0..).zip(&self.groups) {
-            rows.extend(group.seen.map(|seen| Row {
-                kind: Kind::Clock,
-                start: seen,
-                end: seen,
-                revision: group.order.cast_signed(),
-                group: id,
-            }));
-            let row = |(end, revision): &(i64, i64)| Row {
-                kind: Kind::Revision,
-                start: 0,
-                end: *end,
-                revision: *revision,
-                group: id,
-            };
-            rows.extend(group.revisions.iter().map(row));
-        }
-        let partial = partials(&mut self.slots, &core.setup.measures, lists.iter().map(Vec::as_slice))?;
-        Ok(State { rows, partial })
+    fn snapshot(&mut self, core: &Core) -> Result<Vec<Part>, OperatorError> {
+        let Self { groups, slots, ranges, .. } = self;
+        let alive = (0..).zip(&*groups).filter(|(_, group)| group.seen.is_some()).map(|(id, _)| id);
+        let changed = ranges.changed(core, alive);
+        ranges.parts(|range| {
+            let mut written = Written::default();
+            changed[range].iter().for_each(|id| written.add(core, *id, &groups[*id as usize]));
+            let partial = slots.partial_of(&core.setup.measures, &written.slots)?;
+            let parts = [
+                part(core, &GROUPS, range, Table::of(written.groups))?,
+                part(core, &PANES, range, Table { rows: written.panes, partial })?,
+                part(core, &WINDOWS, range, Table::of(written.windows))?,
+            ];
+            Ok(parts.into_iter().flatten().collect())
+        })
     }
 
-    fn restore(&mut self, core: &mut Core, state: &State, ids: &[GroupId]) -> Result<(), OperatorError> {
-        self.reserve(core);
-        self.floor = core.group_floor;
-        let mut slots = Vec::new();
-        for (row, id) in state.rows.iter().zip(ids) {
-            let group = &mut self.groups[*id as usize];
-            match row.kind {
-                Kind::Partial => {
-                    let slot = self.slots.take(&core.setup.measures)?;
-                    group.panes.push((row.start, slot));
-                    slots.push(slot);
-                }
-                Kind::Clock => {
-                    group.seen = Some(row.start);
-                    group.fired = core.setup.fired(group.watermark(core));
-                    group.order = row.revision.cast_unsigned();
-                    self.appeared = self.appeared.max(group.order.saturating_add(1));
-                    core.groups.hold(*id);
-                }
-                Kind::Revision => group.revisions.push((row.end, row.revision)),
+    fn restore(&mut self, core: &mut Core, parts: &[&Restored]) -> Result<(), OperatorError> {
+        let (mut panes, mut windows) = (Vec::new(), Vec::new());
+        for part in parts {
+            if let Some(table) = self.ranges.restore(core, &GROUPS, part)? {
+                self.restore_groups(core, &table)?;
+            } else if let Some(table) = self.ranges.restore(core, &PANES, part)? {
+                panes.push(table);
+            } else if let Some(table) = self.ranges.restore(core, &WINDOWS, part)? {
+                windows.push(table);
+            } else {
+                return Err(OperatorError::Stateless);
             }
         }
+        self.reserve(core);
+        panes.iter().try_for_each(|table| self.restore_panes(core, table))?;
+        windows.iter().try_for_each(|table| self.restore_windows(core, table))?;
         for group in &mut self.groups {
             group.deadline = Self::deadline(core, &self.grid, group);
         }
-        Ok(self.slots.merge(&slots, &state.partial)?)
+        Ok(())
+    }
+}
+
+/// The rows of a range.
+#[derive(Default)]
+struct Written {
+    groups: Vec<Row<4>>,
+    panes: Vec<Row<1>>,
+    /// The slot of each of `panes`.
+    slots: Vec<Slot>,
+    windows: Vec<Row<2>>,
+}
+
+impl Written {
+    fn add(&mut self, core: &Core, id: GroupId, group: &Group) {
+        let Some(seen) = group.seen else { return };
+        self.groups.push(([seen, group.closed(core), group.fired, group.order], id));
+        self.panes.extend(group.panes.iter().map(|(start, _)| ([*start], id)));
+        self.slots.extend(group.panes.iter().map(|(_, slot)| *slot));
+        self.windows.extend(group.revisions.iter().map(|(end, revision)| ([*end, *revision], id)));
+    }
+}
+
+impl Clocks {
+    fn restore_groups(&mut self, core: &mut Core, table: &Table<4>) -> Result<(), OperatorError> {
+        self.reserve(core);
+        for ([seen, closed, fired, order], id) in &table.rows {
+            let group = &mut self.groups[*id as usize];
+            let fits = self.representable.contains(seen) && (0..=COUNT_MAX).contains(order) && group.seen.is_none();
+            if !fits {
+                return Err(OperatorError::Stateless);
+            }
+            // The floor may have passed the group since it was written, without a change but in these.
+            (group.seen, group.closed, group.fired) = (Some(*seen), *closed, core.fired.max(*fired));
+            group.order = *order;
+            core.begun = core.begun.max(order + 1);
+            core.groups.hold(*id);
+        }
+        Ok(())
+    }
+
+    fn restore_panes(&mut self, core: &Core, table: &Table<1>) -> Result<(), OperatorError> {
+        let mut slots = Vec::with_capacity(table.rows.len());
+        for ([start], id) in &table.rows {
+            let group = &mut self.groups[*id as usize];
+            let ascends = group.panes.last().is_none_or(|(before, _)| before <= start);
+            if !ascends || group.seen.is_none() || !is_pane(&core.setup.shape, *start) {
+                return Err(OperatorError::Stateless);
+            }
+            let slot = self.slots.take(&core.setup.measures)?;
+            group.panes.push((*start, slot));
+            slots.push(slot);
+        }
+        self.slots.merge(&slots, &table.partial).map_err(|_| OperatorError::Stateless)
+    }
+
+    fn restore_windows(&mut self, core: &Core, table: &Table<2>) -> Result<(), OperatorError> {
+        for ([end, revision], id) in &table.rows {
+            let group = &mut self.groups[*id as usize];
+            let known = group.revisions.iter().any(|(known, _)| known == end);
+            let fits = core.setup.late == Late::Update && group.seen.is_some() && (0..=COUNT_MAX).contains(revision);
+            if known || !fits {
+                return Err(OperatorError::Stateless);
+            }
+            group.revisions.push((*end, *revision));
+        }
+        Ok(())
     }
 }

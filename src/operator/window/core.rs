@@ -14,7 +14,7 @@ use super::measure::Measure;
 use super::panes::Panes;
 use super::sessions::Sessions;
 use super::shape::Shape;
-use super::state::State;
+use super::state::{clock, restore_clock};
 use crate::flow::outbox::{Emit, Port};
 use crate::flow::schema::{StreamSchema, timestamp_type};
 use crate::flow::state::{Part, Restored};
@@ -91,10 +91,11 @@ impl Setup {
         StreamSchema { columns: Arc::new(Schema::new(fields)), time: 1, out_of_orderness: Span::ZERO }
     }
 
-    /// Windows that end at or before this are emitted, when event time is `watermark`.
-    pub(super) fn fired(&self, watermark: i64) -> i64 {
+    /// Windows that end at or before this are emitted, when event time is `watermark` and those that end at or before
+    /// `closed` take no more rows.
+    pub(super) fn fires(&self, watermark: i64, closed: i64) -> i64 {
         match self.late {
-            Late::Set => self.closed(watermark),
+            Late::Set => closed,
             Late::Update => watermark,
         }
     }
@@ -132,6 +133,16 @@ pub(super) struct Core {
     pub(super) watermark: i64,
     /// No group's own watermark counts below this.
     pub(super) group_floor: i64,
+    /// The floor that all groups have been brought to, on clocks of their own.
+    pub(super) swept: i64,
+    /// Windows that end at or before this take no more rows, by the watermark of the stream, or by the floor where
+    /// groups have clocks of their own. It never goes back, not even when a restart brings more `allowed_lateness`.
+    pub(super) closed: i64,
+    /// Windows that end at or before this have been emitted: all of them on the stream's clock, or those of groups that
+    /// are at the floor or new.
+    pub(super) fired: i64,
+    /// How many groups or sessions have begun, to tell which of them is earlier.
+    pub(super) begun: i64,
     output: SchemaRef,
 }
 
@@ -142,6 +153,12 @@ pub(super) struct Admitted {
 }
 
 impl Core {
+    /// The number of a group or session that begins.
+    pub(super) fn begin(&mut self) -> i64 {
+        self.begun += 1;
+        self.begun - 1
+    }
+
     /// Event times of a batch.
     pub(super) fn times(&self, batch: &RecordBatch) -> TimestampMicrosecondArray {
         batch.column(self.setup.input.time).as_primitive::<TimestampMicrosecondType>().clone()
@@ -201,9 +218,10 @@ pub(super) trait Engine: Send {
     fn process(&mut self, core: &mut Core, batch: RecordBatch, out: &mut dyn Emit) -> Result<(), OperatorError>;
     /// The core's watermark has moved.
     fn advance(&mut self, core: &mut Core, out: &mut dyn Emit) -> Result<(), OperatorError>;
-    fn snapshot(&mut self, core: &Core) -> Result<State, OperatorError>;
-    /// The core's watermark is restored already, and `ids` are the groups of the state's rows.
-    fn restore(&mut self, core: &mut Core, state: &State, ids: &[GroupId]) -> Result<(), OperatorError>;
+    /// The parts of its state; the clock has one of its own.
+    fn snapshot(&mut self, core: &Core) -> Result<Vec<Part>, OperatorError>;
+    /// The core's clock is restored already.
+    fn restore(&mut self, core: &mut Core, parts: &[&Restored]) -> Result<(), OperatorError>;
 }
 
 /// The operator: aggregates of groups over windows of event time.
@@ -223,7 +241,19 @@ impl Windows {
         };
         let output = setup.output().columns;
         let start = Timestamp::START.micros();
-        Ok(Self { core: Core { setup, groups, watermark: start, group_floor: start, output }, engine })
+        let closed = setup.closed(start);
+        let core = Core {
+            setup,
+            groups,
+            watermark: start,
+            group_floor: start,
+            swept: start,
+            closed,
+            fired: start,
+            begun: 0,
+            output,
+        };
+        Ok(Self { core, engine })
     }
 }
 
@@ -239,23 +269,22 @@ impl Operator for Windows {
         if watermark.micros() <= self.core.watermark {
             return Ok(());
         }
-        self.core.watermark = watermark.micros();
-        self.core.group_floor = self.core.setup.group_floor(watermark.micros());
-        self.engine.advance(&mut self.core, out)
+        let core = &mut self.core;
+        core.watermark = watermark.micros();
+        core.group_floor = core.group_floor.max(core.setup.group_floor(core.watermark));
+        let least = if core.setup.clock == Clock::Group { core.group_floor } else { core.watermark };
+        core.closed = core.closed.max(core.setup.closed(least));
+        self.engine.advance(core, out)
     }
 
     fn snapshot(&mut self) -> Result<Vec<Part>, OperatorError> {
-        Ok(vec![Part::changed("all", self.engine.snapshot(&self.core)?.encode(&self.core)?)])
+        let mut parts = vec![clock(&self.core)?];
+        parts.extend(self.engine.snapshot(&self.core)?);
+        Ok(parts)
     }
 
     fn restore(&mut self, parts: &[Restored]) -> Result<(), OperatorError> {
-        let [(_, state)] = parts else { return Err(OperatorError::Stateless) };
-        let (state, keys) = State::decode(&mut self.core, state)?;
-        self.core.group_floor = self.core.setup.group_floor(self.core.watermark);
-        let mut ids = Vec::new();
-        if self.core.groups.intern(state.rows.len(), &keys, &mut ids)? {
-            return Err(OperatorError::Limit("the checkpoint has more groups than `max_groups`".to_owned()));
-        }
-        self.engine.restore(&mut self.core, &state, &ids)
+        let parts = restore_clock(&mut self.core, parts)?;
+        self.engine.restore(&mut self.core, &parts)
     }
 }

@@ -15,7 +15,9 @@ use arrow::row::{RowConverter, RowParser, SortField};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
+use crate::operator::OperatorError;
 use crate::operator::aggregate::GroupId;
+use crate::operator::key_group::{Encoding, key_group};
 
 /// The id of a row whose group did not fit any more.
 pub(super) const OVERFLOW: GroupId = GroupId::MAX;
@@ -30,6 +32,8 @@ pub(super) struct Groups {
     hasher: RandomState,
     /// By id. Of a group that is gone, empty.
     keys: Vec<Box<[u8]>>,
+    /// The key group of a group, by id.
+    key_groups: Vec<u8>,
     /// The group of the key NULL of a single column, which has no bytes.
     null: Option<GroupId>,
     /// How many panes or sessions hold a group, by id; or [`FREE`].
@@ -52,12 +56,11 @@ enum Encoder {
 impl Groups {
     pub(super) fn new(schema: &Schema, group_by: &[usize], groups_max: usize) -> Result<Self, ArrowError> {
         let types: Vec<_> = group_by.iter().map(|index| schema.field(*index).data_type().clone()).collect();
-        let encoder = match types.as_slice() {
-            [] => Encoder::One,
-            [DataType::Utf8] => Encoder::Text,
-            // All that 64 bits with a sign can hold.
-            [whole] if whole.is_integer() && *whole != DataType::UInt64 => Encoder::Whole(whole.clone()),
-            _ => {
+        let encoder = match Encoding::of(&types) {
+            Encoding::One => Encoder::One,
+            Encoding::Text => Encoder::Text,
+            Encoding::Whole => Encoder::Whole(types[0].clone()),
+            Encoding::Rows => {
                 let converter = RowConverter::new(types.into_iter().map(SortField::new).collect())?;
                 let parser = converter.parser();
                 Encoder::Rows(converter, parser)
@@ -68,6 +71,7 @@ impl Groups {
             table: HashTable::new(),
             hasher: RandomState::default(),
             keys: Vec::new(),
+            key_groups: Vec::new(),
             null: None,
             holders: Vec::new(),
             free: Vec::new(),
@@ -122,6 +126,29 @@ impl Groups {
         Ok(ids.contains(&OVERFLOW))
     }
 
+    /// The same for the groups of a checkpoint, however many: `groups_max` is for those to come.
+    pub(super) fn intern_restored(
+        &mut self,
+        rows_len: usize,
+        columns: &[ArrayRef],
+        ids: &mut Vec<GroupId>,
+    ) -> Result<(), OperatorError> {
+        let groups_max = std::mem::replace(&mut self.groups_max, OVERFLOW as usize);
+        let overflown = self.intern(rows_len, columns, ids);
+        self.groups_max = groups_max;
+        if overflown? { Err(OperatorError::Stateless) } else { Ok(()) }
+    }
+
+    /// The key group of a group.
+    pub(super) fn key_group(&self, id: GroupId) -> u8 {
+        self.key_groups[id as usize]
+    }
+
+    /// Whether something holds a group.
+    pub(super) fn is_held(&self, id: GroupId) -> bool {
+        !matches!(self.holders[id as usize], 0 | FREE)
+    }
+
     fn id(&mut self, key: &[u8]) -> GroupId {
         let hash = self.hasher.hash_one(key);
         if let Some(id) = self.table.find(hash, |id| *self.keys[*id as usize] == *key) {
@@ -149,10 +176,12 @@ impl Groups {
         }
         if let Some(id) = self.free.pop() {
             self.keys[id as usize] = key.into();
+            self.key_groups[id as usize] = key_group(key);
             self.holders[id as usize] = 0;
             return id;
         }
         self.keys.push(key.into());
+        self.key_groups.push(key_group(key));
         self.holders.push(0);
         GroupId::try_from(self.keys.len() - 1).expect("groups_max fits")
     }

@@ -34,15 +34,19 @@
 //! ```
 //!
 //! [`core`] knows what is late and how to restart; `panes` (tumbling and hopping on the stream's clock, with `sliding`),
-//! `clocks` (the same on clocks of groups) and `sessions` keep the state.
+//! `clocks` (the same on clocks of groups) and `sessions` keep the state, and write it in parts: by pane, or by key group
+//! (`ranges`); `state` has the layout of the parts, and `identity` what they depend on.
 
 mod clocks;
 pub mod core;
 mod groups;
+mod identity;
 pub mod measure;
 mod panes;
 mod pending;
+mod ranges;
 mod sessions;
+mod setting;
 pub mod shape;
 mod sliding;
 mod slots;

@@ -4,22 +4,31 @@
 //! its groups densely, in order of first appearance, and windows are emitted in that order.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::RangeInclusive;
 
 use arrow::array::{RecordBatch, UInt32Array};
+use arrow::error::ArrowError;
 
 use super::core::{Core, Engine, Fired, Late};
 use super::groups::Groups;
-use super::measure::{Arena, Inputs, no_partial};
+use super::measure::{Arena, Inputs};
 use super::shape::Grid;
 use super::sliding::{Merged, PANES_MIN, Sliding};
-use super::state::{Kind, Row, State};
+use super::state::{COUNT_MAX, Layout, Table, is_pane};
 use crate::flow::outbox::Emit;
+use crate::flow::state::{Part, Restored};
 use crate::operator::OperatorError;
 use crate::operator::aggregate::GroupId;
 
 /// No slot.
 pub(super) const NONE: u32 = u32::MAX;
+
+/// A part a pane.
+const PANE: Layout<1> = Layout { name: "pane", numbers: ["start"], partials: true };
+
+/// A part a window that has been emitted and is not closed.
+const WINDOW: Layout<2> = Layout { name: "window", numbers: ["end", "revision"], partials: false };
 
 pub(super) struct Pane {
     /// The slot of a group, by id; [`NONE`] where it has none.
@@ -27,9 +36,16 @@ pub(super) struct Pane {
     /// The group of a slot.
     pub(super) groups: Vec<GroupId>,
     pub(super) arena: Arena,
+    /// Rows were folded into it since the snapshot before.
+    touched: bool,
 }
 
 impl Pane {
+    fn new(core: &Core) -> Result<Self, ArrowError> {
+        let arena = Arena::new(&core.setup.measures)?;
+        Ok(Self { slots: Vec::new(), groups: Vec::new(), arena, touched: false })
+    }
+
     fn slots(&mut self, ids: &[GroupId], groups: &mut Groups) -> Vec<u32> {
         if self.slots.len() < groups.ids_len() {
             self.slots.resize(groups.ids_len(), NONE);
@@ -49,6 +65,14 @@ impl Pane {
     }
 }
 
+/// The newest revision of a window, by group.
+#[derive(Default)]
+struct Revisions {
+    newest: BTreeMap<GroupId, i64>,
+    /// It was emitted since the snapshot before.
+    touched: bool,
+}
+
 /// The panes that some open window still needs.
 pub(super) struct Panes {
     grid: Grid,
@@ -57,10 +81,8 @@ pub(super) struct Panes {
     representable: RangeInclusive<i64>,
     /// By start.
     panes: BTreeMap<i64, Pane>,
-    /// Windows that end at or before this have been emitted.
-    fired: i64,
-    /// The newest revision of windows that have been emitted and are not closed: by end and group.
-    revisions: BTreeMap<i64, BTreeMap<GroupId, i64>>,
+    /// Of windows that have been emitted and are not closed, by end.
+    revisions: BTreeMap<i64, Revisions>,
 }
 
 impl Panes {
@@ -69,7 +91,7 @@ impl Panes {
             Grid::Fixed { size, offset, .. } if grid.panes_len() >= PANES_MIN => Some(Sliding::new(size, offset)),
             _ => None,
         };
-        Self { grid, sliding, representable, panes: BTreeMap::new(), fired: i64::MIN, revisions: BTreeMap::new() }
+        Self { grid, sliding, representable, panes: BTreeMap::new(), revisions: BTreeMap::new() }
     }
 
     fn is_late(&self, at: i64, closed: i64) -> bool {
@@ -79,7 +101,7 @@ impl Panes {
     /// Sends late rows aside. In most batches there are none, which the least and greatest time show.
     fn accepted(&self, core: &Core, batch: RecordBatch, out: &mut dyn Emit) -> Result<RecordBatch, OperatorError> {
         let times = core.times(&batch);
-        let closed = core.setup.closed(core.watermark);
+        let closed = core.closed;
         let (least, greatest) = bounds(times.values());
         if !self.is_late(least, closed) && !self.is_late(greatest, closed) {
             return Ok(batch);
@@ -105,13 +127,12 @@ impl Panes {
 
     fn fold(&mut self, core: &mut Core, start: i64, ids: &[GroupId], inputs: &Inputs) -> Result<(), OperatorError> {
         let pane = match self.panes.entry(start) {
-            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::btree_map::Entry::Vacant(entry) => {
-                entry.insert(Pane { slots: Vec::new(), groups: Vec::new(), arena: Arena::new(&core.setup.measures)? })
-            }
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(Pane::new(core)?),
         };
         let slots = pane.slots(ids, &mut core.groups);
         pane.arena.update(&slots, inputs)?;
+        pane.touched = true;
         if let Some(sliding) = &mut self.sliding {
             sliding.touch(start);
         }
@@ -120,7 +141,7 @@ impl Panes {
 
     /// Whether windows with this pane have been emitted, and will be again for every row that comes.
     fn is_revised(&self, core: &Core, start: i64) -> bool {
-        core.setup.late == Late::Update && self.grid.first_end(start) <= self.fired
+        core.setup.late == Late::Update && self.grid.first_end(start) <= core.fired
     }
 
     /// Folds a row into the pane of windows that have been emitted, and emits them anew. Row by row: how often a window
@@ -134,7 +155,7 @@ impl Panes {
     ) -> Result<(), OperatorError> {
         let (start, _) = self.grid.pane(at);
         self.fold(core, start, &[id], inputs)?;
-        let ends: Vec<i64> = self.grid.ends(start, core.setup.closed(core.watermark), self.fired).collect();
+        let ends: Vec<i64> = self.grid.ends(start, core.closed, core.fired).collect();
         ends.into_iter().try_for_each(|end| self.fire(core, end, Some(&[id]), out))
     }
 
@@ -163,7 +184,9 @@ impl Panes {
         let mut fired = Fired { starts: vec![start; groups.len()], ends: vec![end; groups.len()], ..Fired::default() };
         if core.setup.late == Late::Update {
             let revisions = self.revisions.entry(end).or_default();
-            let next = |group: &GroupId| *revisions.entry(*group).and_modify(|revision| *revision += 1).or_insert(0);
+            revisions.touched = true;
+            let next =
+                |group: &GroupId| *revisions.newest.entry(*group).and_modify(|revision| *revision += 1).or_insert(0);
             fired.revisions = groups.iter().map(next).collect();
         }
         fired.groups = groups;
@@ -194,16 +217,16 @@ impl Panes {
     }
 
     /// The end of the next window that has rows, after those that have been emitted.
-    fn next_end(&self) -> Option<i64> {
+    fn next_end(&self, fired: i64) -> Option<i64> {
         // A pane that ended before the last window that was emitted began is in no window to come.
-        let from = if self.fired == i64::MIN { i64::MIN } else { self.grid.start_bound(self.fired) };
+        let from = if fired == i64::MIN { i64::MIN } else { self.grid.start_bound(fired) };
         let start =
-            self.panes.range(from..).map(|(start, _)| *start).find(|start| self.grid.last_end(*start) > self.fired)?;
-        Some(self.grid.first_end(start.max(self.fired)))
+            self.panes.range(from..).map(|(start, _)| *start).find(|start| self.grid.last_end(*start) > fired)?;
+        Some(self.grid.first_end(start.max(fired)))
     }
 
     fn evict(&mut self, core: &mut Core) {
-        let closed = core.setup.closed(core.watermark);
+        let closed = core.closed;
         while let Some(entry) = self.panes.first_entry() {
             if self.grid.last_end(*entry.key()) > closed {
                 break;
@@ -263,57 +286,91 @@ impl Engine for Panes {
     }
 
     fn advance(&mut self, core: &mut Core, out: &mut dyn Emit) -> Result<(), OperatorError> {
-        let until = core.setup.fired(core.watermark);
-        while let Some(end) = self.next_end().filter(|end| *end <= until) {
+        let until = core.setup.fires(core.watermark, core.closed);
+        while let Some(end) = self.next_end(core.fired).filter(|end| *end <= until) {
             self.fire(core, end, None, out)?;
-            self.fired = end;
+            core.fired = end;
         }
-        self.fired = self.fired.max(until);
+        core.fired = core.fired.max(until);
         self.evict(core);
         Ok(())
     }
 
-    fn snapshot(&mut self, core: &Core) -> Result<State, OperatorError> {
-        let mut rows = Vec::new();
-        let mut partials = vec![no_partial(&core.setup.measures)];
+    fn snapshot(&mut self, core: &Core) -> Result<Vec<Part>, OperatorError> {
+        let mut parts = Vec::new();
         for (start, pane) in &mut self.panes {
-            let row =
-                |group: &GroupId| Row { kind: Kind::Partial, start: *start, end: *start, revision: 0, group: *group };
-            rows.extend(pane.groups.iter().map(row));
-            partials.push(pane.arena.partial()?);
+            let name = PANE.part(*start);
+            if !std::mem::take(&mut pane.touched) {
+                parts.push(Part::same(name));
+                continue;
+            }
+            let rows = pane.groups.iter().map(|group| ([*start], *group)).collect();
+            let table = Table { rows, partial: pane.arena.partial()? };
+            parts.push(Part::changed(name, PANE.encode(core, table)?));
         }
-        for (end, groups) in &self.revisions {
-            let row = |(group, revision): (&GroupId, &i64)| Row {
-                kind: Kind::Revision,
-                start: 0,
-                end: *end,
-                revision: *revision,
-                group: *group,
-            };
-            rows.extend(groups.iter().map(row));
+        for (end, revisions) in &mut self.revisions {
+            let name = WINDOW.part(*end);
+            if !std::mem::take(&mut revisions.touched) {
+                parts.push(Part::same(name));
+                continue;
+            }
+            let rows = revisions.newest.iter().map(|(group, revision)| ([*end, *revision], *group)).collect();
+            parts.push(Part::changed(name, WINDOW.encode(core, Table::of(rows))?));
         }
-        Ok(State { rows, partial: super::slots::stacked(&partials)? })
+        Ok(parts)
     }
 
-    fn restore(&mut self, core: &mut Core, state: &State, ids: &[GroupId]) -> Result<(), OperatorError> {
-        self.fired = core.setup.fired(core.watermark);
-        let mut from = 0;
-        let partials = state.partial_len();
-        while from < partials {
-            let start = state.rows[from].start;
-            let len = state.rows[from..partials].iter().take_while(|row| row.start == start).count();
-            let mut pane = Pane { slots: Vec::new(), groups: Vec::new(), arena: Arena::new(&core.setup.measures)? };
-            let slots = pane.slots(&ids[from..from + len], &mut core.groups);
-            let slice = |columns: &Vec<_>| {
-                columns.iter().map(|column: &arrow::array::ArrayRef| column.slice(from, len)).collect()
-            };
-            pane.arena.merge(&slots, &state.partial.iter().map(slice).collect::<Vec<_>>())?;
-            self.panes.insert(start, pane);
-            from += len;
+    fn restore(&mut self, core: &mut Core, parts: &[&Restored]) -> Result<(), OperatorError> {
+        for (name, batch) in parts {
+            if let Some(start) = PANE.number(name) {
+                let table = PANE.decode(core, batch)?;
+                self.restore_pane(core, start, &table)?;
+            } else if let Some(end) = WINDOW.number(name) {
+                let table = WINDOW.decode(core, batch)?;
+                self.restore_window(core, end, &table)?;
+            } else {
+                return Err(OperatorError::Stateless);
+            }
         }
-        for (row, group) in state.rows.iter().zip(ids).filter(|(row, _)| row.kind == Kind::Revision) {
-            self.revisions.entry(row.end).or_default().insert(*group, row.revision);
+        // A group with a revision has rows in the window, and they in turn are held by panes.
+        let mut revised = self.revisions.values().flat_map(|revisions| revisions.newest.keys());
+        if revised.any(|group| !core.groups.is_held(*group)) {
+            return Err(OperatorError::Stateless);
         }
+        Ok(())
+    }
+}
+
+impl Panes {
+    fn restore_pane(&mut self, core: &mut Core, start: i64, table: &Table<1>) -> Result<(), OperatorError> {
+        if !is_pane(&core.setup.shape, start) || table.rows.iter().any(|([of], _)| *of != start) {
+            return Err(OperatorError::Stateless);
+        }
+        if table.rows.is_empty() {
+            return Ok(());
+        }
+        let pane = match self.panes.entry(start) {
+            Entry::Occupied(entry) => {
+                // Of several workers: what each of them wrote is not all that there is.
+                let pane = entry.into_mut();
+                pane.touched = true;
+                pane
+            }
+            Entry::Vacant(entry) => entry.insert(Pane::new(core)?),
+        };
+        let ids: Vec<GroupId> = table.rows.iter().map(|(_, group)| *group).collect();
+        let slots = pane.slots(&ids, &mut core.groups);
+        pane.arena.merge(&slots, &table.partial).map_err(|_| OperatorError::Stateless)
+    }
+
+    fn restore_window(&mut self, core: &Core, end: i64, table: &Table<2>) -> Result<(), OperatorError> {
+        let fits = |([of, revision], _): &([i64; 2], GroupId)| *of == end && (0..=COUNT_MAX).contains(revision);
+        if core.setup.late != Late::Update || !table.rows.iter().all(fits) {
+            return Err(OperatorError::Stateless);
+        }
+        let revisions = self.revisions.entry(end).or_default();
+        revisions.touched |= !revisions.newest.is_empty();
+        revisions.newest.extend(table.rows.iter().map(|([_, revision], group)| (*group, *revision)));
         Ok(())
     }
 }

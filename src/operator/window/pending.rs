@@ -16,7 +16,7 @@ pub(super) struct Due {
     pub(super) group: GroupId,
     pub(super) revision: i64,
     /// Orders windows of the same place: how early the window began among all.
-    pub(super) order: u64,
+    pub(super) order: i64,
     /// Where its rows are.
     pub(super) slots: Vec<Slot>,
 }

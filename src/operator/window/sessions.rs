@@ -15,13 +15,22 @@ use arrow::array::RecordBatch;
 use super::core::{Clock, Core, Engine, Late};
 use super::measure::Inputs;
 use super::pending::{Due, Pending};
+use super::ranges::{Ranges, part};
 use super::shape::Shape;
-use super::slots::{Slot, Slots, partials};
-use super::state::{Kind, Row, State};
+use super::slots::{Slot, Slots};
+use super::state::{COUNT_MAX, Layout, Row, Table};
 use crate::flow::outbox::Emit;
+use crate::flow::state::{Part, Restored};
 use crate::flow::time::Timestamp;
 use crate::operator::OperatorError;
 use crate::operator::aggregate::GroupId;
+
+/// Clocks of groups that have their own: the greatest event time, and the end up to which sessions are closed.
+const GROUPS: Layout<2> = Layout { name: "groups", numbers: ["seen", "closed"], partials: false };
+
+/// Sessions, by group and time; one that has several slots has a row for each, in their order. `fired` is 0 or 1.
+const SESSIONS: Layout<5> =
+    Layout { name: "sessions", numbers: ["first", "last", "revision", "fired", "order"], partials: true };
 
 /// The revision of a session that was never emitted.
 const UNSEEN: i64 = -1;
@@ -34,7 +43,7 @@ struct Session {
     /// It was emitted as it is.
     fired: bool,
     /// How early it began among all.
-    order: u64,
+    order: i64,
 }
 
 #[derive(Default)]
@@ -43,6 +52,8 @@ struct Group {
     sessions: Vec<Session>,
     /// The greatest event time, on a clock of its own.
     seen: Option<i64>,
+    /// Sessions that end at or before this took no more rows before the last restart; none where there was none.
+    closed: Option<i64>,
     /// The watermark at which something is to be done.
     deadline: Option<i64>,
 }
@@ -57,9 +68,7 @@ pub(super) struct Sessions {
     pending: Pending,
     /// Deadlines on the stream's clock; those that are not their group's any more are passed over.
     deadlines: BinaryHeap<Reverse<(i64, GroupId)>>,
-    begun: u64,
-    /// The floor that all groups have been brought to, on clocks of their own.
-    floor: i64,
+    ranges: Ranges,
 }
 
 impl Sessions {
@@ -71,8 +80,7 @@ impl Sessions {
             slots: Slots::default(),
             pending: Pending::default(),
             deadlines: BinaryHeap::new(),
-            begun: 0,
-            floor: Timestamp::START.micros(),
+            ranges: Ranges::default(),
         }
     }
 
@@ -87,9 +95,15 @@ impl Sessions {
         }
     }
 
+    /// Sessions of a group that end at or before this take no more rows.
+    fn closed(&self, core: &Core, id: GroupId) -> i64 {
+        let closed = core.setup.closed(self.watermark(core, id)).max(core.closed);
+        self.groups[id as usize].closed.map_or(closed, |before| before.max(closed))
+    }
+
     /// The slot for a row, in the session that it belongs to or begins; none where it is late.
     fn place(&mut self, core: &mut Core, id: GroupId, at: i64) -> Result<Option<Slot>, OperatorError> {
-        let closed = core.setup.closed(self.watermark(core, id));
+        let closed = self.closed(core, id);
         if !self.representable.contains(&at) {
             return Ok(None);
         }
@@ -102,8 +116,7 @@ impl Sessions {
             }
             let slot = self.slots.take(&core.setup.measures)?;
             let place = group.sessions.partition_point(|session| session.first < at);
-            let order = self.begun;
-            self.begun += 1;
+            let order = core.begin();
             let session = Session { first: at, last: at, slots: vec![slot], revision: UNSEEN, fired: false, order };
             group.sessions.insert(place, session);
             core.groups.hold(id);
@@ -153,7 +166,9 @@ impl Sessions {
 
     /// Makes due what is due for a group, and closes what is to be closed.
     fn settle(&mut self, core: &Core, id: GroupId, watermark: i64) {
-        let (fire, closed) = (core.setup.fired(watermark), core.setup.closed(watermark));
+        self.ranges.touch(core, id);
+        let closed = self.closed(core, id);
+        let fire = core.setup.fires(watermark, closed);
         let (gap, pending, group) = (self.gap, &mut self.pending, &mut self.groups[id as usize]);
         for session in &mut group.sessions {
             let end = session.last + gap;
@@ -212,21 +227,19 @@ impl Sessions {
     }
 
     /// Brings all groups to the floor: makes due what is due, and forgets clocks that say nothing any more.
-    fn sweep(&mut self, core: &Core) {
-        self.floor = core.group_floor;
+    fn sweep(&mut self, core: &mut Core) {
         for (id, index) in (0..).zip(0..self.groups.len()) {
             let Some(seen) = self.groups[index].seen else { continue };
-            if core.setup.group_watermark(seen) > core.group_floor {
-                continue;
-            }
             self.settle_if_due(core, id);
             let group = &mut self.groups[index];
-            if group.sessions.is_empty() {
+            if group.sessions.is_empty() && core.setup.group_watermark(seen) <= core.group_floor {
+                self.ranges.touch(core, id);
                 *group = Group::default();
                 self.pending.released.push(id);
             }
         }
         self.pending.sort();
+        core.swept = core.group_floor;
     }
 
     fn reserve(&mut self, core: &Core) {
@@ -248,6 +261,7 @@ impl Engine for Sessions {
             match self.place(core, *id, *at)? {
                 Some(slot) => {
                     rows.push((row, slot));
+                    self.ranges.touch(core, *id);
                     if own_clocks {
                         self.tick(core, *id, *at);
                     } else {
@@ -268,56 +282,122 @@ impl Engine for Sessions {
     fn advance(&mut self, core: &mut Core, out: &mut dyn Emit) -> Result<(), OperatorError> {
         match core.setup.clock {
             Clock::Stream => self.settle_due(core),
-            Clock::Group if core.group_floor > self.floor => self.sweep(core),
+            Clock::Group if core.group_floor > core.swept => self.sweep(core),
             Clock::Group => {}
         }
         self.pending.flush(core, &mut self.slots, out)
     }
 
-    fn snapshot(&mut self, core: &Core) -> Result<State, OperatorError> {
-        let mut sessions: Vec<(GroupId, &Session)> = Vec::new();
-        for (id, group) in (0..).zip(&self.groups) {
-            sessions.extend(group.sessions.iter().map(|session| (id, session)));
+    fn snapshot(&mut self, core: &Core) -> Result<Vec<Part>, OperatorError> {
+        let is_alive = |group: &Group| group.seen.is_some() || !group.sessions.is_empty();
+        let alive = (0..).zip(&self.groups).filter(|(_, group)| is_alive(group)).map(|(id, _)| id);
+        let mut changed: Vec<Written> = Vec::new();
+        for ids in self.ranges.changed(core, alive) {
+            let mut written = Written::default();
+            ids.into_iter().for_each(|id| written.add(id, &self.groups[id as usize], self.closed(core, id)));
+            changed.push(written);
         }
-        sessions.sort_by_key(|(_, session)| session.order);
-        let row = |(group, session): &(GroupId, &Session)| Row {
-            kind: Kind::Partial,
-            start: session.first,
-            end: session.last,
-            revision: session.revision,
-            group: *group,
-        };
-        let mut rows: Vec<Row> = sessions.iter().map(row).collect();
-        let lists = sessions.iter().map(|(_, session)| session.slots.as_slice());
-        let partial = partials(&mut self.slots, &core.setup.measures, lists)?;
-        for (id, group) in (0..).zip(&self.groups) {
-            let row = |seen| Row { kind: Kind::Clock, start: seen, end: seen, revision: 0, group: id };
-            rows.extend(group.seen.map(row));
-        }
-        Ok(State { rows, partial })
+        let Self { slots, ranges, .. } = self;
+        ranges.parts(|range| {
+            let written = std::mem::take(&mut changed[range]);
+            let partial = slots.partial_of(&core.setup.measures, &written.slots)?;
+            let parts = [
+                part(core, &GROUPS, range, Table::of(written.groups))?,
+                part(core, &SESSIONS, range, Table { rows: written.sessions, partial })?,
+            ];
+            Ok(parts.into_iter().flatten().collect())
+        })
     }
 
-    fn restore(&mut self, core: &mut Core, state: &State, ids: &[GroupId]) -> Result<(), OperatorError> {
+    fn restore(&mut self, core: &mut Core, parts: &[&Restored]) -> Result<(), OperatorError> {
+        let mut sessions = Vec::new();
+        for part in parts {
+            if let Some(table) = self.ranges.restore(core, &GROUPS, part)? {
+                self.restore_groups(core, &table)?;
+            } else if let Some(table) = self.ranges.restore(core, &SESSIONS, part)? {
+                sessions.push(table);
+            } else {
+                return Err(OperatorError::Stateless);
+            }
+        }
         self.reserve(core);
-        self.floor = core.group_floor;
-        for (row, id) in state.rows.iter().zip(ids).filter(|(row, _)| row.kind == Kind::Clock) {
-            self.groups[*id as usize].seen = Some(row.start);
+        sessions.iter().try_for_each(|table| self.restore_sessions(core, table))
+    }
+}
+
+/// The rows of a range.
+#[derive(Default)]
+struct Written {
+    groups: Vec<Row<2>>,
+    sessions: Vec<Row<5>>,
+    /// The slot of each of `sessions`.
+    slots: Vec<Slot>,
+}
+
+impl Written {
+    fn add(&mut self, id: GroupId, group: &Group, closed: i64) {
+        self.groups.extend(group.seen.map(|seen| ([seen, closed], id)));
+        for session in &group.sessions {
+            let Session { first, last, revision, fired, order, .. } = *session;
+            let row = ([first, last, revision, i64::from(fired), order], id);
+            self.sessions.extend(session.slots.iter().map(|_| row));
+            self.slots.extend(&session.slots);
+        }
+    }
+}
+
+impl Sessions {
+    fn restore_groups(&mut self, core: &mut Core, table: &Table<2>) -> Result<(), OperatorError> {
+        self.reserve(core);
+        for ([seen, closed], id) in &table.rows {
+            let group = &mut self.groups[*id as usize];
+            let own_clocks = core.setup.clock == Clock::Group;
+            if !own_clocks || !self.representable.contains(seen) || group.seen.is_some() {
+                return Err(OperatorError::Stateless);
+            }
+            (group.seen, group.closed) = (Some(*seen), Some(*closed));
             core.groups.hold(*id);
         }
-        let len = state.partial_len();
-        let mut slots = Vec::with_capacity(len);
-        for (row, id) in state.rows[..len].iter().zip(ids) {
+        Ok(())
+    }
+
+    fn restore_sessions(&mut self, core: &mut Core, table: &Table<5>) -> Result<(), OperatorError> {
+        let mut slots = Vec::with_capacity(table.rows.len());
+        for (row, id) in &table.rows {
             let slot = self.slots.take(&core.setup.measures)?;
-            let fired = row.end + self.gap <= core.setup.fired(self.watermark(core, *id));
-            let (first, last, revision, order) = (row.start, row.end, row.revision, self.begun);
-            let sessions = &mut self.groups[*id as usize].sessions;
-            let place = sessions.partition_point(|session| session.first < first);
-            sessions.insert(place, Session { first, last, slots: vec![slot], revision, fired, order });
-            self.begun += 1;
+            slots.push(slot);
+            let group = &mut self.groups[*id as usize];
+            let known = group.sessions.last_mut();
+            if let Some(known) = known.filter(|known| known.order == row[4] && known.first == row[0]) {
+                if *row != [known.first, known.last, known.revision, i64::from(known.fired), known.order] {
+                    return Err(OperatorError::Stateless);
+                }
+                known.slots.push(slot);
+                continue;
+            }
+            let session = self.session(*row, slot).ok_or(OperatorError::Stateless)?;
+            let group = &mut self.groups[*id as usize];
+            let apart =
+                group.sessions.last().is_none_or(|before| session.first.saturating_sub(before.last) >= self.gap);
+            if !apart || (core.setup.clock == Clock::Group && group.seen.is_none()) {
+                return Err(OperatorError::Stateless);
+            }
+            core.begun = core.begun.max(session.order + 1);
+            group.sessions.push(session);
             core.groups.hold(*id);
             self.schedule(core, *id);
-            slots.push(slot);
         }
-        Ok(self.slots.merge(&slots, &state.partial)?)
+        self.slots.merge(&slots, &table.partial).map_err(|_| OperatorError::Stateless)
+    }
+
+    /// A session of a row of state; none where no such session can be.
+    fn session(&self, [first, last, revision, fired, order]: [i64; 5], slot: Slot) -> Option<Session> {
+        let fits = first <= last
+            && self.representable.contains(&first)
+            && self.representable.contains(&last)
+            && (UNSEEN..=COUNT_MAX).contains(&revision)
+            && (0..=1).contains(&fired)
+            && (0..=COUNT_MAX).contains(&order);
+        fits.then(|| Session { first, last, slots: vec![slot], revision, fired: fired == 1, order })
     }
 }

@@ -1,7 +1,7 @@
 //! State for windows that come and go one by one: sessions, and windows of groups with clocks of their own.
 
 use arrow::array::{ArrayRef, UInt32Array};
-use arrow::compute::concat;
+use arrow::compute::{concat, take};
 use arrow::error::ArrowError;
 
 use super::measure::{Arena, Inputs, Measure, no_partial};
@@ -114,7 +114,7 @@ impl Slots {
         for chunk in self.by_chunk(slots.iter().copied()) {
             let rows = UInt32Array::from(chunk.positions);
             let some = |columns: &Vec<ArrayRef>| {
-                columns.iter().map(|column| arrow::compute::take(column, &rows, None)).collect::<Result<Vec<_>, _>>()
+                columns.iter().map(|column| take(column, &rows, None)).collect::<Result<Vec<_>, _>>()
             };
             let partial = partial.iter().map(some).collect::<Result<Vec<_>, _>>()?;
             self.arena(chunk.index).merge(&chunk.slots, &partial)?;
@@ -122,7 +122,30 @@ impl Slots {
         Ok(())
     }
 
-    /// The merge of each list of slots, a row a list.
+    /// What has been folded into some of the slots, in their order.
+    pub(super) fn partial_of(
+        &mut self,
+        measures: &[Measure],
+        slots: &[Slot],
+    ) -> Result<Vec<Vec<ArrayRef>>, ArrowError> {
+        let chunks = self.by_chunk(slots.iter().copied());
+        let [one] = chunks.as_slice() else {
+            let mut partials = vec![no_partial(measures)];
+            let mut places = vec![0; slots.len()];
+            let positions = chunks.iter().flat_map(|chunk| &chunk.positions);
+            positions.zip(0u32..).for_each(|(position, place)| places[*position as usize] = place);
+            for chunk in &chunks {
+                partials.push(self.arena(chunk.index).partial_of(&chunk.slots)?);
+            }
+            let places = UInt32Array::from(places);
+            let some = |columns: Vec<ArrayRef>| columns.iter().map(|column| take(column, &places, None)).collect();
+            return stacked(&partials)?.into_iter().map(some).collect();
+        };
+        self.arena(one.index).partial_of(&one.slots)
+    }
+
+    /// The merge of each list of slots, a row a list. The slots of a list are merged in its order, wherever they are:
+    /// it is the order in which floats are added, and in which rows of the same time came.
     pub(super) fn merged<'a>(
         &mut self,
         measures: &[Measure],
@@ -135,9 +158,8 @@ impl Slots {
             slots.extend_from_slice(list);
             owners.resize(slots.len(), owner);
         }
-        for chunk in self.by_chunk(slots.into_iter()) {
-            let owners: Vec<u32> = chunk.positions.iter().map(|position| owners[*position as usize]).collect();
-            merged.merge(&owners, &self.arena(chunk.index).partial_of(&chunk.slots)?)?;
+        if !slots.is_empty() {
+            merged.merge(&owners, &self.partial_of(measures, &slots)?)?;
         }
         Ok(merged)
     }
@@ -148,7 +170,7 @@ impl Slots {
 }
 
 /// Partials, one below the other.
-pub(super) fn stacked(partials: &[Vec<Vec<ArrayRef>>]) -> Result<Vec<Vec<ArrayRef>>, ArrowError> {
+fn stacked(partials: &[Vec<Vec<ArrayRef>>]) -> Result<Vec<Vec<ArrayRef>>, ArrowError> {
     let first = partials.first().map(Vec::as_slice).unwrap_or_default();
     let column = |measure: usize, column: usize| {
         concat(&partials.iter().map(|partial| partial[measure][column].as_ref()).collect::<Vec<_>>())
@@ -156,14 +178,4 @@ pub(super) fn stacked(partials: &[Vec<Vec<ArrayRef>>]) -> Result<Vec<Vec<ArrayRe
     let columns =
         |(measure, columns): (usize, &Vec<ArrayRef>)| (0..columns.len()).map(|at| column(measure, at)).collect();
     first.iter().enumerate().map(columns).collect()
-}
-
-/// The partials of lists of slots, with the right columns also where there is no list.
-pub(super) fn partials<'a>(
-    slots: &mut Slots,
-    measures: &[Measure],
-    lists: impl IntoIterator<Item = &'a [Slot]>,
-) -> Result<Vec<Vec<ArrayRef>>, ArrowError> {
-    let mut merged = slots.merged(measures, lists)?;
-    if merged.len == 0 { Ok(no_partial(measures)) } else { merged.partial() }
 }

@@ -1,111 +1,166 @@
-//! The state as rows, for checkpoints: `kind`, `start`, `end`, `revision`, the group, and every measure's partial.
+//! The state as tables, for checkpoints. Every part is a table of its own layout: each row's key group, some numbers,
+//! the group's key, and in some layouts every measure's partial. One more part, `clock`, has how far event time has come.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::cast::AsArray;
-use arrow::array::{Array, ArrayRef, Int8Array, Int64Array, RecordBatch, new_null_array};
-use arrow::compute::concat;
-use arrow::datatypes::{DataType, Field, Int8Type, Int64Type, Schema};
+use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, UInt8Array};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, UInt8Type};
 
 use super::core::Core;
+use super::shape::Shape;
+use crate::flow::state::{Part, Restored};
 use crate::operator::OperatorError;
 use crate::operator::aggregate::GroupId;
 
-/// Where the state says how far event time had come, as it may have no rows to say it in.
-const WATERMARK: &str = "watermark";
+/// The greatest revision or serial number that state may have: one that can be counted on for good.
+pub(super) const COUNT_MAX: i64 = i64::MAX / 2;
 
-/// What a row of the state is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Of a pane or session, with its partials: these rows come first. `start` and `end` are a pane's start (both), or
-    /// the times of a session's first and last row.
-    Partial = 0,
-    /// A group's clock: `start` is its greatest event time, `revision` how early the group appeared among all.
-    Clock = 1,
-    /// The newest revision of the window that ends at `end`.
-    Revision = 2,
-}
+/// A row: its numbers, and its group.
+pub(super) type Row<const N: usize> = ([i64; N], GroupId);
 
-/// A row but for its partials.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Row {
-    pub(super) kind: Kind,
-    pub(super) start: i64,
-    pub(super) end: i64,
-    pub(super) revision: i64,
-    pub(super) group: GroupId,
-}
-
-/// The rows, and the partials of those that have some.
-pub(super) struct State {
-    pub(super) rows: Vec<Row>,
-    /// A list of columns a measure, a row for each row of [`Kind::Partial`].
+/// Rows, and the partials of those whose layout has some: a list of columns a measure.
+pub(super) struct Table<const N: usize> {
+    pub(super) rows: Vec<Row<N>>,
     pub(super) partial: Vec<Vec<ArrayRef>>,
 }
 
-impl State {
-    /// How many rows have partials.
-    pub(super) fn partial_len(&self) -> usize {
-        self.rows.iter().take_while(|row| row.kind == Kind::Partial).count()
+/// What the rows of some parts are.
+pub(super) struct Layout<const N: usize> {
+    /// How the names of its parts begin.
+    pub(super) name: &'static str,
+    /// The columns of numbers.
+    pub(super) numbers: [&'static str; N],
+    /// Whether rows have partials.
+    pub(super) partials: bool,
+}
+
+impl<const N: usize> Layout<N> {
+    /// The name of its part of a number.
+    pub(super) fn part(&self, number: i64) -> String {
+        format!("{}-{number}", self.name)
     }
 
-    fn fields(core: &Core) -> Vec<Field> {
-        let mut fields = vec![Field::new("kind", DataType::Int8, false)];
-        fields.extend(["start", "end", "revision"].map(|name| Field::new(name, DataType::Int64, false)));
+    /// The number of the part, if it is one of this layout.
+    pub(super) fn number(&self, part: &str) -> Option<i64> {
+        let number = part.strip_prefix(self.name)?.strip_prefix('-')?.parse().ok()?;
+        (self.part(number) == part).then_some(number)
+    }
+
+    fn fields(&self, core: &Core) -> Vec<Field> {
+        let mut fields = vec![Field::new("key_group", DataType::UInt8, false)];
+        fields.extend(self.numbers.map(|name| Field::new(name, DataType::Int64, false)));
         let setup = &core.setup;
         fields.extend(setup.group_by.iter().map(|index| setup.input.columns.field(*index).clone()));
-        fields.extend(setup.measures.iter().flat_map(|measure| measure.state_fields()));
+        if self.partials {
+            fields.extend(setup.measures.iter().flat_map(|measure| measure.state_fields()));
+        }
         fields
     }
 
-    pub(super) fn encode(self, core: &Core) -> Result<RecordBatch, OperatorError> {
-        let fields = Self::fields(core);
-        let without = self.rows.len() - self.partial_len();
-        let column = |field: fn(&Row) -> i64| -> ArrayRef {
-            Arc::new(Int64Array::from_iter_values(self.rows.iter().map(field)))
-        };
-        let kinds = self.rows.iter().map(|row| row.kind as i8);
-        let mut columns: Vec<ArrayRef> = vec![Arc::new(Int8Array::from_iter_values(kinds))];
-        columns.extend([column(|row| row.start), column(|row| row.end), column(|row| row.revision)]);
-        columns.extend(core.groups.columns(&self.rows.iter().map(|row| row.group).collect::<Vec<_>>())?);
-        for partial in self.partial.iter().flatten() {
-            let nulls = new_null_array(partial.data_type(), without);
-            columns.push(if without == 0 { partial.clone() } else { concat(&[partial.as_ref(), nulls.as_ref()])? });
+    /// The rows as a batch; `partial` has a row for each of them, or no column.
+    pub(super) fn encode(&self, core: &Core, table: Table<N>) -> Result<RecordBatch, OperatorError> {
+        let groups: Vec<GroupId> = table.rows.iter().map(|(_, group)| *group).collect();
+        let key_groups = groups.iter().map(|group| core.groups.key_group(*group));
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(UInt8Array::from_iter_values(key_groups))];
+        for number in 0..N {
+            let numbers = table.rows.iter().map(|(numbers, _)| numbers[number]);
+            columns.push(Arc::new(Int64Array::from_iter_values(numbers)));
         }
-        let metadata = HashMap::from([(WATERMARK.to_owned(), core.watermark.to_string())]);
-        Ok(RecordBatch::try_new(Arc::new(Schema::new_with_metadata(fields, metadata)), columns)?)
+        columns.extend(core.groups.columns(&groups)?);
+        columns.extend(table.partial.into_iter().flatten());
+        Ok(RecordBatch::try_new(Arc::new(Schema::new(self.fields(core))), columns)?)
     }
 
-    /// The state, without groups, and the key columns of its rows. Sets the core's watermark.
-    pub(super) fn decode(core: &mut Core, batch: &RecordBatch) -> Result<(Self, Vec<ArrayRef>), OperatorError> {
-        let fields = Self::fields(core);
-        let schema = batch.schema();
-        let same = |(mine, theirs): (&Field, &Arc<Field>)| {
+    /// The rows of a batch, whose groups get ids.
+    pub(super) fn decode(&self, core: &mut Core, batch: &RecordBatch) -> Result<Table<N>, OperatorError> {
+        let fields = self.fields(core);
+        let fits = |((mine, theirs), column): ((&Field, &Arc<Field>), &ArrayRef)| {
             (mine.name(), mine.data_type()) == (theirs.name(), theirs.data_type())
+                && (mine.is_nullable() || column.null_count() == 0)
         };
-        let watermark = schema.metadata().get(WATERMARK).and_then(|micros| micros.parse().ok());
-        let known = fields.len() == schema.fields().len() && fields.iter().zip(schema.fields()).all(same);
-        core.watermark = watermark.filter(|_| known).ok_or(OperatorError::Stateless)?;
-        let kinds = batch.column(0).as_primitive::<Int8Type>();
-        let [starts, ends, revisions] = [1, 2, 3].map(|column| batch.column(column).as_primitive::<Int64Type>());
-        let row = |row: usize| {
-            let kind = match kinds.value(row) {
-                0 => Kind::Partial,
-                1 => Kind::Clock,
-                2 => Kind::Revision,
-                _ => return Err(OperatorError::Stateless),
-            };
-            Ok(Row { kind, start: starts.value(row), end: ends.value(row), revision: revisions.value(row), group: 0 })
-        };
-        let rows = (0..batch.num_rows()).map(row).collect::<Result<Vec<_>, _>>()?;
-        let mut state = Self { rows, partial: Vec::new() };
-        let (keys, mut partials) = batch.columns()[4..].split_at(core.setup.group_by.len());
-        for measure in &core.setup.measures {
+        let schema = batch.schema();
+        let mut columns = fields.iter().zip(schema.fields()).zip(batch.columns());
+        if fields.len() != batch.num_columns() || !columns.all(fits) {
+            return Err(OperatorError::Stateless);
+        }
+        let (numbers, rest) = batch.columns()[1..].split_at(N);
+        let (keys, mut partials) = rest.split_at(core.setup.group_by.len());
+        let mut ids = Vec::new();
+        core.groups.intern_restored(batch.num_rows(), keys, &mut ids)?;
+        let key_groups = batch.column(0).as_primitive::<UInt8Type>().values();
+        if ids.iter().zip(key_groups).any(|(id, key_group)| core.groups.key_group(*id) != *key_group) {
+            return Err(OperatorError::Stateless);
+        }
+        let numbers: Vec<&[i64]> =
+            numbers.iter().map(|column| &**column.as_primitive::<Int64Type>().values()).collect();
+        let row = |(row, id): (usize, &GroupId)| (std::array::from_fn(|number| numbers[number][row]), *id);
+        let rows = ids.iter().enumerate().map(row).collect();
+        let mut partial = Vec::new();
+        for measure in core.setup.measures.iter().filter(|_| self.partials) {
             let (mine, rest) = partials.split_at(measure.factory.partial().len());
-            state.partial.push(mine.iter().map(|column| column.slice(0, state.partial_len())).collect());
+            partial.push(mine.to_vec());
             partials = rest;
         }
-        Ok((state, keys.to_vec()))
+        Ok(Table { rows, partial })
     }
+}
+
+impl<const N: usize> Table<N> {
+    /// Rows without partials.
+    pub(super) fn of(rows: Vec<Row<N>>) -> Self {
+        Self { rows, partial: Vec::new() }
+    }
+}
+
+/// Whether a pane can begin there.
+pub(super) fn is_pane(shape: &Shape, start: i64) -> bool {
+    let Shape::Grid(grid) = shape else { return false };
+    shape.representable().contains(&start) && grid.pane(start).0 == start
+}
+
+/// The part that is always given, and given anew.
+const CLOCK: &str = "clock";
+
+/// Its columns, all of them `Int64`. There is one row; of the states of several workers, one each.
+const CLOCK_COLUMNS: [&str; 5] = ["watermark", "floor", "closed", "fired", "begun"];
+
+/// How far event time has come.
+pub(super) fn clock(core: &Core) -> Result<Part, OperatorError> {
+    let values = [core.watermark, core.group_floor, core.closed, core.fired, core.begun];
+    let columns = values.map(|value| Arc::new(Int64Array::from_iter_values([value])) as ArrayRef);
+    let fields: Vec<Field> = CLOCK_COLUMNS.iter().map(|name| Field::new(*name, DataType::Int64, false)).collect();
+    Ok(Part::changed(CLOCK, RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.to_vec())?))
+}
+
+/// Takes back how far event time had come, and gives back the other parts.
+pub(super) fn restore_clock<'a>(core: &mut Core, parts: &'a [Restored]) -> Result<Vec<&'a Restored>, OperatorError> {
+    let (clocks, others): (Vec<_>, Vec<_>) = parts.iter().partition(|(name, _)| name == CLOCK);
+    let mut known = None;
+    for (_, batch) in clocks {
+        let schema = batch.schema();
+        let fits = |(field, name): (&Arc<Field>, &&str)| field.name() == name && *field.data_type() == DataType::Int64;
+        let fits = batch.num_columns() == CLOCK_COLUMNS.len()
+            && schema.fields().iter().zip(&CLOCK_COLUMNS).all(fits)
+            && batch.columns().iter().all(|column| column.null_count() == 0);
+        if !fits {
+            return Err(OperatorError::Stateless);
+        }
+        for row in 0..batch.num_rows() {
+            let own: [i64; 5] = std::array::from_fn(|index| batch.column(index).as_primitive::<Int64Type>().value(row));
+            let Some(all) = &mut known else {
+                known = Some(own);
+                continue;
+            };
+            all[0] = own[0].min(all[0]);
+            (1..5).for_each(|index| all[index] = own[index].max(all[index]));
+        }
+    }
+    let [watermark, floor, closed, fired, begun] = known.ok_or(OperatorError::Stateless)?;
+    if !(0..=COUNT_MAX).contains(&begun) {
+        return Err(OperatorError::Stateless);
+    }
+    (core.watermark, core.closed, core.fired, core.begun) = (watermark, closed, fired, begun);
+    (core.swept, core.group_floor) = (floor, floor.max(core.setup.group_floor(watermark)));
+    Ok(others)
 }

@@ -1,0 +1,148 @@
+//! The window operator against a naive oracle: any cut into batches, any order, both clocks, every kind of window,
+//! every policy for late rows, and restarts at any batch.
+
+mod case;
+mod damage;
+mod oracle;
+mod restart;
+mod workers;
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use streamgauge::flow::time::Timestamp;
+use streamgauge::operator::Operator;
+use streamgauge::operator::window::core::{Clock, Late, Overflow, Setup, Windows};
+
+use crate::case::{Case, Kind, Place, batch, cases, cut, read, setup, sorted, streams};
+use crate::oracle::oracle;
+use crate::restart::{run, steps};
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn windows_are_those_of_the_oracle(
+        case in cases(),
+        rows in streams(3),
+        cuts in prop::collection::vec(1usize..9, 1..20),
+        steps in steps(),
+    ) {
+        let out = run(case, &rows, &cuts, &steps);
+        prop_assert_eq!(&run(case, &rows, &cuts, &[]), &out, "restarts change no byte");
+        let (emissions, late) = read(case, &out);
+        let oracle = oracle(case, &rows, &cuts);
+        prop_assert_eq!(sorted(late), sorted(oracle.late), "late rows");
+        prop_assert_eq!(sorted(emissions), sorted(oracle.emissions), "windows");
+    }
+
+    #[test]
+    fn every_row_is_accepted_or_late(
+        case in cases(),
+        rows in streams(3),
+        cuts in prop::collection::vec(1usize..9, 1..20),
+    ) {
+        let (Kind::Grid { size, .. } | Kind::Session { gap: size }) = case.kind;
+        let case = Case { kind: Kind::Grid { size, slide: size, offset: 0 }, ..case };
+        let (emissions, late) = read(case, &run(case, &rows, &cuts, &[]));
+        // The newest revision of every window counts each of its rows once.
+        let newest: BTreeMap<Place, i64> = sorted(emissions.iter().map(|(place, numbers, revision)| (*place, *revision, numbers.0)).collect())
+            .into_iter().map(|(place, _, rows)| (place, rows)).collect();
+        prop_assert_eq!(newest.values().sum::<i64>() + late.len() as i64, rows.len() as i64);
+    }
+
+    /// Batches are cut between watermarks in any way: the same rows, in the same order.
+    #[test]
+    fn cuts_make_no_difference(
+        case in cases(),
+        rows in streams(3),
+        cuts in prop::collection::vec(1usize..9, 1..20),
+        others in prop::collection::vec(1usize..9, 1..20),
+    ) {
+        // A watermark after each batch would come elsewhere when it is cut elsewhere, so there is one, at the end.
+        let run = |cuts: &[usize]| {
+            let mut windows = Windows::new(setup(case)).unwrap();
+            let mut out = Vec::new();
+            for rows in cut(&rows, cuts) {
+                windows.process(batch(case, rows), &mut out).unwrap();
+            }
+            windows.advance(Timestamp::END, &mut out).unwrap();
+            read(case, &out)
+        };
+        prop_assert_eq!(run(&cuts), run(&others));
+    }
+
+    #[test]
+    fn no_time_is_too_strange(
+        case in cases(),
+        times in prop::collection::vec(prop_oneof![any::<i64>(), Just(i64::MIN), Just(i64::MAX), Just(0), Just(-1), Just(i64::MIN + 1)], 1..20),
+        marks in prop::collection::vec(any::<i64>(), 1..20),
+    ) {
+        let mut windows = Windows::new(setup(case)).unwrap();
+        let mut out = Vec::new();
+        for (at, mark) in times.iter().zip(marks.iter().cycle()) {
+            windows.process(batch(case, &[(*at, Some(1), None)]), &mut out).unwrap();
+            windows.advance(Timestamp::from_micros(*mark), &mut out).unwrap();
+        }
+        windows.advance(Timestamp::END, &mut out).unwrap();
+    }
+}
+
+/// The windows of a day by hand: values of one device, at seconds 1, 11 and 12, in windows of ten seconds.
+#[test]
+fn a_window_closes_when_the_watermark_reaches_its_end() {
+    let kind = Kind::Grid { size: 10, slide: 10, offset: 0 };
+    let case = Case {
+        kind,
+        clock: Clock::Stream,
+        late: Late::Set,
+        lateness: 0,
+        disorder: 0,
+        idle_minutes: 60,
+        wide_keys: false,
+    };
+    let mut windows = Windows::new(setup(case)).unwrap();
+    let mut out = Vec::new();
+    windows
+        .process(batch(case, &[(1, Some(1), Some(5)), (11, Some(1), Some(7)), (12, Some(1), Some(9))]), &mut out)
+        .unwrap();
+    windows.advance(Timestamp::from_micros(9), &mut out).unwrap();
+    assert!(out.is_empty());
+    windows.advance(Timestamp::from_micros(10), &mut out).unwrap();
+    assert_eq!(read(case, &out).0, [((0, 10, Some(1)), (1, Some(5), Some(5), Some(5)), 0)]);
+    out.clear();
+    windows.process(batch(case, &[(9, Some(1), Some(1)), (10, Some(1), Some(1))]), &mut out).unwrap();
+    windows.advance(Timestamp::END, &mut out).unwrap();
+    let (emissions, late) = read(case, &out);
+    assert_eq!(late, [(9, Some(1), Some(1))]);
+    assert_eq!(emissions, [((10, 20, Some(1)), (3, Some(17), Some(1), Some(9)), 0)]);
+}
+
+#[test]
+fn groups_beyond_the_bound_stop_the_run_or_go_aside() {
+    let kind = Kind::Grid { size: 10, slide: 10, offset: 0 };
+    let case = Case {
+        kind,
+        clock: Clock::Stream,
+        late: Late::Set,
+        lateness: 0,
+        disorder: 0,
+        idle_minutes: 60,
+        wide_keys: true,
+    };
+    let rows = batch(case, &[(1, Some(0), None), (2, Some(1), None), (3, Some(0), None), (4, None, None)]);
+    let bounded = |overflow| Setup { groups_max: 1, overflow, ..setup(case) };
+    let error = Windows::new(bounded(Overflow::Stop)).unwrap().process(rows.clone(), &mut Vec::new()).unwrap_err();
+    assert_eq!(error.to_string(), "more than 1 groups at once (`max_groups`)");
+    let mut windows = Windows::new(bounded(Overflow::Side)).unwrap();
+    let mut out = Vec::new();
+    windows.process(rows, &mut out).unwrap();
+    windows.advance(Timestamp::from_micros(10), &mut out).unwrap();
+    // The first group's window has closed, so there is room for another.
+    windows.process(batch(case, &[(11, Some(1), None)]), &mut out).unwrap();
+    windows.advance(Timestamp::END, &mut out).unwrap();
+    let (emissions, aside) = read(case, &out);
+    assert_eq!(aside, [(2, Some(1), None), (4, None, None)]);
+    let counts: Vec<_> = emissions.iter().map(|(place, numbers, _)| (*place, numbers.0)).collect();
+    assert_eq!(counts, [((0, 10, Some(0)), 2), ((10, 20, Some(1)), 1)]);
+}
