@@ -265,6 +265,7 @@ impl Scan {
         self.found.next = if mark.is_some() { number } else { number + 1 };
         if mark.is_none() {
             self.found.stopped = matches!(record, Record::Stop(_)).then_some(number);
+            self.found.exhausted = matches!(record, Record::Exhausted(_));
         }
         Ok(())
     }
@@ -275,7 +276,6 @@ impl Scan {
             Record::Barrier(epoch) | Record::Stop(epoch) => self.found.epoch = self.found.epoch.max(Some(*epoch)),
             Record::Exhausted(epoch) => {
                 self.found.epoch = self.found.epoch.max(Some(*epoch));
-                self.found.exhausted = true;
             }
             Record::Tick { now, .. } | Record::Heard(now) => self.found.arrival = self.found.arrival.max(*now),
             Record::Synced(_) => {}
