@@ -82,7 +82,8 @@ fn start() -> Server {
         stage("live", StageKind::Sink, "metrics", None),
     ];
     stages[1].meter.rows_out[1].store(5, Relaxed);
-    let pipelines = vec![PipelineInfo { name: "plant".into(), stages, latency: Arc::default() }];
+    let pipelines =
+        vec![PipelineInfo { name: "plant".into(), stages, latency: Arc::default(), checkpoints: Arc::default() }];
     pipelines[0].latency.event_to_emit.record(Span::from_millis(20), 10);
     let telemetry = Arc::new(Telemetry { pipelines, boards: boards.clone(), health: Arc::default() });
     let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -19,6 +19,7 @@ use crate::engine::supervise::{Crew, Running};
 use crate::engine::wiring::Wiring;
 use crate::engine::{Options, Shared, State, gather, pace};
 use crate::flow::message::Epoch;
+use crate::flow::meter::{CheckpointMeter, SourceMeter};
 use crate::flow::state::Restored;
 use crate::ingest::feed::{BRIDGE_BATCHES, Crossing, Gather, Pace, Safe, feed};
 use crate::ingest::intake::{Inflow, Intake};
@@ -36,6 +37,7 @@ pub struct Prepared {
     wiring: Wiring,
     stages: Vec<Counted>,
     latency: Arc<Latency>,
+    checkpoints: Arc<CheckpointMeter>,
 }
 
 impl Prepared {
@@ -43,17 +45,17 @@ impl Prepared {
     pub fn new(plan: Plan) -> Self {
         let wiring = Wiring::of(&plan);
         let stages = wiring.counted(&plan);
-        Self { plan, wiring, stages, latency: Arc::default() }
+        Self { plan, wiring, stages, latency: Arc::default(), checkpoints: Arc::default() }
     }
 
     /// What there is to measure.
     pub fn info(&self) -> PipelineInfo {
-        self.wiring.info(&self.plan, &self.stages, self.latency.clone())
+        self.wiring.info(&self.plan, &self.stages, self.latency.clone(), self.checkpoints.clone())
     }
 
     /// Takes up the state, opens everything and lets it run. The feeds need the runtime's I/O and time.
     pub fn launch(self, options: &Options, runtime: &Runtime, telemetry: &Telemetry) -> Result<Running, LaunchError> {
-        let Self { plan, wiring, stages, latency } = self;
+        let Self { plan, wiring, stages, latency, checkpoints } = self;
         let recovery = match (options.state, &plan.durability) {
             (State::Keep, Some(durability)) => {
                 Some(Recovery::of(&plan, durability, &options.disk, &options.run, &options.resets)?)
@@ -86,6 +88,7 @@ impl Prepared {
             runtime,
             shared,
             known: known(&plan, &stages, recovery.as_ref()),
+            checkpoints,
             reports: bounded(stages.len() * (pace::EPOCHS_IN_FLIGHT_MAX + 1)),
             keeps: keeps && recovery.is_some(),
             recovery,
@@ -130,6 +133,7 @@ struct Launching<'a> {
     runtime: &'a Runtime,
     shared: Shared,
     known: Vec<Known>,
+    checkpoints: Arc<CheckpointMeter>,
     reports: (Sender<Report>, Receiver<Report>),
     /// Epochs are written to the state folder.
     keeps: bool,
@@ -265,12 +269,7 @@ impl Launching<'_> {
     }
 
     /// Starts the feed, and the keeper of its journal where there is one.
-    fn inflow(
-        &mut self,
-        stage: usize,
-        source: PlannedSource,
-        meter: &Arc<crate::flow::meter::SourceMeter>,
-    ) -> Result<Inflow, LaunchError> {
+    fn inflow(&mut self, stage: usize, source: PlannedSource, meter: &Arc<SourceMeter>) -> Result<Inflow, LaunchError> {
         let batch = (self.gather.payloads_max, self.gather.bytes_max);
         let (bridge, crossings) = mpsc::channel(BRIDGE_BATCHES);
         let Some(recovery) = &self.recovery else {
@@ -306,7 +305,7 @@ impl Launching<'_> {
         recovered: Option<&Recovered>,
         bridge: mpsc::Sender<Crossing>,
         (epoch, safe): (Epoch, Safe),
-        meter: &Arc<crate::flow::meter::SourceMeter>,
+        meter: &Arc<SourceMeter>,
     ) {
         let name = source.name.text;
         let context = SourceContext {
@@ -342,6 +341,7 @@ impl Launching<'_> {
             disk: self.shared.disk.clone(),
             store: recovery.store.clone(),
             health: self.shared.health.clone(),
+            meter: self.checkpoints.clone(),
             base,
             stages: std::mem::take(&mut self.known),
             reports: std::mem::replace(&mut self.reports, (sender, receiver)).1,

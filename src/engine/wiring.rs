@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use crate::engine::account::Counted;
 use crate::flow::inbox::Inbox;
 use crate::flow::message::Message;
-use crate::flow::meter::{Meter, PORTS, SourceMeter};
+use crate::flow::meter::{CheckpointMeter, Meter, PORTS, SourceMeter};
 use crate::flow::outbox::Outbox;
 use crate::pipeline::plan::{Edge, Plan};
 use crate::telemetry::{Latency, PipelineInfo, Queue, StageInfo, StageKind};
@@ -73,7 +73,13 @@ impl Wiring {
         all.map(|(stage, (name, kind, source, sink))| counted(stage, name, kind, source, sink)).collect()
     }
 
-    pub(crate) fn info(&self, plan: &Plan, stages: &[Counted], latency: Arc<Latency>) -> PipelineInfo {
+    pub(crate) fn info(
+        &self,
+        plan: &Plan,
+        stages: &[Counted],
+        latency: Arc<Latency>,
+        checkpoints: Arc<CheckpointMeter>,
+    ) -> PipelineInfo {
         let stage = |counted: &Counted| {
             // Told by the counters: a handle of the channel here would keep it open when its stage is gone.
             let sent: Vec<_> = counted.inputs.iter().map(|(from, port)| (self.meters[*from].clone(), *port)).collect();
@@ -100,6 +106,6 @@ impl Wiring {
                 }),
             }
         };
-        PipelineInfo { name: plan.name.clone(), stages: stages.iter().map(stage).collect(), latency }
+        PipelineInfo { name: plan.name.clone(), stages: stages.iter().map(stage).collect(), latency, checkpoints }
     }
 }

@@ -60,6 +60,21 @@ impl Meter {
     }
 }
 
+/// The counters of a pipeline's checkpoints.
+#[derive(Debug, Default)]
+pub struct CheckpointMeter {
+    /// Checkpoints written since the process began.
+    pub written: AtomicU64,
+    /// The epoch of the last one.
+    pub epoch: AtomicU64,
+    /// When it was durable, in microseconds.
+    pub durable_micros: AtomicI64,
+    /// Nanoseconds spent writing, publishing and clearing away.
+    pub busy_ns: AtomicU64,
+    /// Bytes of state written.
+    pub bytes: AtomicU64,
+}
+
 /// The counters of one source, beyond those of its stage. Payloads, where nothing else is said.
 ///
 /// `received + expanded = rows + dead_letter + future + dropped + duplicates`, whatever comes.

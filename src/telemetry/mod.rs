@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::flow::meter::{Meter, SourceMeter};
+use crate::flow::meter::{CheckpointMeter, Meter, SourceMeter};
 use crate::flow::time::{Span, Timestamp};
 use crate::sink::board::Boards;
 pub use crate::telemetry::latency::Latency;
@@ -46,6 +46,8 @@ pub struct PipelineInfo {
     pub stages: Vec<StageInfo>,
     /// How long rows take.
     pub latency: Arc<Latency>,
+    /// The checkpoints; nothing is counted where there are none.
+    pub checkpoints: Arc<CheckpointMeter>,
 }
 
 /// Which part of a pipeline a stage is.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::flow::meter::{CheckpointMeter, SourceMeter};
 use crate::sink::board::Board;
 use crate::telemetry::latency::{BOUNDS, QUANTILES, Recorder};
 use crate::telemetry::{PipelineInfo, StageInfo, StageKind, Telemetry};
@@ -64,6 +65,7 @@ pub fn render(telemetry: &Telemetry) -> String {
             self::stage(&mut out, pipeline, stage);
         }
         let labels = label("pipeline", &pipeline.name);
+        checkpoints(&mut out, &labels, &pipeline.checkpoints);
         latency(&mut out, "streamgauge_event_to_emit", &labels, &pipeline.latency.event_to_emit);
         latency(&mut out, "streamgauge_arrival_to_emit", &labels, &pipeline.latency.arrival_to_emit);
     }
@@ -153,9 +155,51 @@ fn source(out: &mut Families, labels: &str, stage: &StageInfo) {
     let name = "streamgauge_source_backpressure_disconnects_total";
     let help = "Connections given up because too much waited for the pipeline; the broker keeps it.";
     out.sample((name, "counter", help), labels, source.backpressure_disconnects.load(Relaxed));
+    journal(out, labels, source);
     let last = source.last_arrival_micros.load(Relaxed);
     if let Some(lag) = (last != 0).then(|| seconds_since(last)).flatten() {
         out.sample(("streamgauge_source_lag_seconds", "gauge", "Time since the last payload."), labels, lag);
+    }
+}
+
+/// The journal of a source, where it has one.
+#[expect(clippy::cast_precision_loss, reason = "for people")]
+fn journal(out: &mut Families, labels: &str, source: &SourceMeter) {
+    if source.journal_bytes.load(Relaxed) == 0 {
+        return;
+    }
+    let help = "Bytes that the segments of the journal take.";
+    out.sample(("streamgauge_journal_bytes", "gauge", help), labels, source.journal_bytes.load(Relaxed));
+    let help = "Records of the journal, counted from its first.";
+    out.sample(("streamgauge_journal_records_total", "counter", help), labels, source.journal_records.load(Relaxed));
+    let help = "Records of the journal that the stages have not read yet.";
+    out.sample(("streamgauge_journal_lag_records", "gauge", help), labels, source.journal_lag.load(Relaxed));
+    let help = "Groups of records that were made durable.";
+    out.sample(("streamgauge_journal_syncs_total", "counter", help), labels, source.journal_syncs.load(Relaxed));
+    let seconds = source.journal_sync_ns.load(Relaxed) as f64 / 1e9;
+    let help = "Time spent writing groups and making them durable.";
+    out.sample(("streamgauge_journal_sync_seconds_total", "counter", help), labels, seconds);
+}
+
+/// The checkpoints of a pipeline, where it has some.
+#[expect(clippy::cast_precision_loss, reason = "for people")]
+fn checkpoints(out: &mut Families, labels: &str, meter: &CheckpointMeter) {
+    let written = meter.written.load(Relaxed);
+    if written == 0 {
+        return;
+    }
+    let help = "Checkpoints written since the process began.";
+    out.sample(("streamgauge_checkpoints_total", "counter", help), labels, written);
+    let help = "The newest epoch that is durable and published.";
+    out.sample(("streamgauge_checkpoint_epoch", "gauge", help), labels, meter.epoch.load(Relaxed));
+    let help = "Bytes of state written to checkpoints.";
+    out.sample(("streamgauge_checkpoint_bytes_total", "counter", help), labels, meter.bytes.load(Relaxed));
+    let seconds = meter.busy_ns.load(Relaxed) as f64 / 1e9;
+    let help = "Time spent writing checkpoints and publishing files.";
+    out.sample(("streamgauge_checkpoint_seconds_total", "counter", help), labels, seconds);
+    if let Some(age) = seconds_since(meter.durable_micros.load(Relaxed)) {
+        let help = "Time since the newest epoch was durable.";
+        out.sample(("streamgauge_checkpoint_age_seconds", "gauge", help), labels, age);
     }
 }
 

@@ -21,6 +21,7 @@ use tokio::runtime::Runtime;
 const PIPELINE: &str = r#"
 [pipeline]
 name = "parts"
+durability = "none"
 batch_rows = 16
 channel_batches = 3
 

@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use tokio::sync::watch;
 
 use crate::disk::SharedDisk;
-use crate::engine::checkpoint::manifest::{Counts, Manifest, SourceCounts, StageState};
+use crate::engine::checkpoint::manifest::{Counts, Manifest, PartFile, SourceCounts, StageState};
 use crate::engine::checkpoint::store::{KEPT, Store, StoreError};
 use crate::engine::stage::{Checkpoint, Left, StageError};
 use crate::flow::message::{Epoch, Severed};
-use crate::flow::meter::{Meter, SourceMeter};
+use crate::flow::meter::{CheckpointMeter, Meter, SourceMeter};
 use crate::ingest::intake::SourceState;
 use crate::ingest::journal::Handle;
 use crate::sink::{SinkError, publish};
@@ -62,7 +63,6 @@ impl Checkpoint for Reporter {
 
 impl Counts {
     fn of(meter: &Meter, source: Option<&SourceMeter>) -> Self {
-        use std::sync::atomic::Ordering::Relaxed;
         let source = source.map(|source| SourceCounts {
             expanded: source.expanded.load(Relaxed),
             rows: source.rows.load(Relaxed),
@@ -78,7 +78,6 @@ impl Counts {
 
     /// Goes on counting from here.
     pub(crate) fn restore(&self, meter: &Meter, source: Option<&SourceMeter>) {
-        use std::sync::atomic::Ordering::Relaxed;
         meter.rows_in.store(self.rows_in, Relaxed);
         for port in [0, 1] {
             meter.rows_out[port].store(self.rows_out[port], Relaxed);
@@ -110,6 +109,7 @@ pub(crate) struct Checkpointer {
     pub(crate) disk: SharedDisk,
     pub(crate) store: Store,
     pub(crate) health: Arc<Health>,
+    pub(crate) meter: Arc<CheckpointMeter>,
     /// Pipeline, run and file of every manifest.
     pub(crate) base: Manifest,
     pub(crate) stages: Vec<Known>,
@@ -142,6 +142,7 @@ impl Checkpointer {
     }
 
     fn epoch(&mut self, epoch: Epoch, reports: Vec<Report>) -> Result<(), StageError> {
+        let started = Instant::now();
         // Files of a stage that has ended were published with its last epoch.
         self.stages.iter_mut().for_each(|known| known.state.files.clear());
         for report in reports {
@@ -154,6 +155,10 @@ impl Checkpointer {
             self.patiently(|this| publish(&*this.disk, &state.files).map_err(Trouble::from))?;
         }
         self.release();
+        self.meter.written.fetch_add(1, Relaxed);
+        self.meter.epoch.store(epoch.0, Relaxed);
+        self.meter.durable_micros.store(jiff::Timestamp::now().as_microsecond(), Relaxed);
+        self.meter.busy_ns.fetch_add(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX), Relaxed);
         // Nobody listens once the run is over.
         let _ = self.durable.send(Some(epoch));
         Ok(())
@@ -165,20 +170,15 @@ impl Checkpointer {
         let mut parts = Vec::with_capacity(left.parts.len());
         for part in left.parts {
             let file = match part.rows {
-                Some(rows) => self.patiently(|this| {
-                    let name = &this.stages[stage].name;
-                    this.store.write_part(epoch.0, name, &part.name, &rows).map_err(Trouble::from)
-                })?,
-                None => {
-                    let known = self.stages[stage].state.parts.iter().find(|known| known.name == part.name);
-                    known.cloned().ok_or_else(|| {
-                        let name = &self.stages[stage].name;
-                        StageError::Panicked(format!(
-                            "`{name}` says that its part `{}` is as before; there is none",
-                            part.name
-                        ))
-                    })?
+                Some(rows) => {
+                    let file = self.patiently(|this| {
+                        let name = &this.stages[stage].name;
+                        this.store.write_part(epoch.0, name, &part.name, &rows).map_err(Trouble::from)
+                    })?;
+                    self.meter.bytes.fetch_add(file.bytes, Relaxed);
+                    file
                 }
+                None => self.before(stage, &part.name)?,
             };
             parts.push(file);
         }
@@ -186,6 +186,15 @@ impl Checkpointer {
         (state.parts, state.files, state.counts) = (parts, left.files, counts);
         state.source = source.or(state.source);
         Ok(())
+    }
+
+    /// A part that is as it was in the checkpoint before.
+    fn before(&self, stage: usize, part: &str) -> Result<PartFile, StageError> {
+        let Known { name, state, .. } = &self.stages[stage];
+        let found = state.parts.iter().find(|known| known.name == part).cloned();
+        found.ok_or_else(|| {
+            StageError::Panicked(format!("`{name}` says that its part `{part}` is as before; there is none"))
+        })
     }
 
     /// Lets go of what no kept checkpoint needs. Failing costs nothing but room.
