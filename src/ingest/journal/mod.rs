@@ -66,6 +66,8 @@ pub struct JournalSettings {
     pub tail_bytes: usize,
     /// Bytes of segments that no checkpoint needs any more, kept for `replay --journal`.
     pub keep: u64,
+    /// Bytes of a segment; `None` for what suits the quota.
+    pub segment: Option<u64>,
 }
 
 /// The greatest size of a segment.
@@ -78,7 +80,7 @@ const SEGMENTS: u64 = 16;
 impl JournalSettings {
     /// Bytes of a segment: small where the quota is small.
     pub fn segment_bytes(&self) -> u64 {
-        (self.quota / SEGMENTS).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)
+        self.segment.unwrap_or_else(|| (self.quota / SEGMENTS).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX))
     }
 }
 

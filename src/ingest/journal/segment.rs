@@ -102,3 +102,8 @@ pub(super) fn check(path: &Path, number: u64, bytes: &[u8]) -> Result<(), Journa
     }
     Ok(())
 }
+
+/// Whether a segment has no record yet, nor a trace of one.
+pub(super) fn is_unused(path: &Path, number: u64, bytes: &[u8]) -> bool {
+    check(path, number, bytes).is_ok() && bytes[HEADER as usize..].iter().all(|byte| *byte == 0)
+}
