@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use streamgauge::disk::{Disk, SharedDisk};
+use streamgauge::disk::SharedDisk;
 use streamgauge::flow::message::Epoch;
 use streamgauge::flow::meter::SourceMeter;
 use streamgauge::flow::payload::{Delivery, Payloads};

@@ -128,6 +128,12 @@ impl JournalError {
         Self::Disk { what, path: path.to_owned(), why }
     }
 
+    /// A sync has failed. That is never tried again, also where it failed because the disk is full.
+    fn lost(path: &Path, why: io::Error) -> Self {
+        let why = if is_full(&why) { io::Error::other(format!("{why}, in a sync")) } else { why };
+        Self::disk("sync", path, why)
+    }
+
     /// Whether the disk is full, which may pass.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Disk { why, .. } if is_full(why))

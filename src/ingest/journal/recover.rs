@@ -128,7 +128,7 @@ fn cut_off(
         tracing::info!(path = %path.display(), offset = end, bytes = last + 1, "cut off what a crash left half written");
         file.write_at(&vec![0; last + 1], end as u64).map_err(|why| JournalError::disk("cut off", &path, why))?;
     }
-    file.sync().map_err(|why| JournalError::disk("sync", &path, why))?;
+    file.sync().map_err(|why| JournalError::lost(&path, why))?;
     let mut prepared = None;
     for segment in numbers.iter().copied().filter(|segment| *segment > recovered.end.segment) {
         let path = segment::path(&settings.folder, segment);
@@ -143,7 +143,7 @@ fn cut_off(
     }
     recovered.segments = (recovered.end.segment, prepared);
     for folder in [&*settings.folder, disk::parent(&settings.folder)] {
-        disk.sync_folder(folder).map_err(|why| JournalError::disk("sync", folder, why))?;
+        disk.sync_folder(folder).map_err(|why| JournalError::lost(folder, why))?;
     }
     Ok(())
 }

@@ -28,7 +28,8 @@ impl From<JournalError> for Stuck {
     }
 }
 
-type Opened = Result<Box<dyn DiskFile>, JournalError>;
+/// A segment and its length.
+type Opened = Result<(Box<dyn DiskFile>, u64), JournalError>;
 
 /// Appends records. Owned by one thread.
 pub(super) struct Writer {
@@ -173,8 +174,7 @@ impl Writer {
     }
 
     fn lost(&self, why: std::io::Error) -> JournalError {
-        let why = if is_full(&why) { std::io::Error::other(format!("{why}, in a sync")) } else { why };
-        self.failed("sync", why)
+        JournalError::lost(&segment::path(&self.settings.folder, self.at.segment), why)
     }
 
     /// Says how far the sync reached. Not synced itself: it speaks of what is before it.
@@ -209,12 +209,14 @@ impl Writer {
         }
         let Some(preparing) = self.preparing.take() else { return self.begin(number, len, payload) };
         match preparing.join() {
-            Ok(Ok(file)) => {
-                self.go_on(number, file)?;
+            Ok(Ok((file, there))) if there >= needed => {
+                self.go_on(number, file, there);
                 Ok(())
             }
-            // What went wrong there is told by doing it again here.
-            _ => self.begin(number, len, payload),
+            // One of other settings is too small; and a disk that was full may have room by now.
+            Ok(Ok(_)) | Err(_) => self.begin(number, len, payload),
+            Ok(Err(error)) if error.is_full() => self.begin(number, len, payload),
+            Ok(Err(error)) => Err(Stuck::Failed(error)),
         }
     }
 
@@ -231,15 +233,13 @@ impl Writer {
         }
         let file = segment::create(&*self.disk, &self.settings.folder, number, len)?;
         self.shared.used.store(used + len, Relaxed);
-        Ok(self.go_on(number, file)?)
+        self.go_on(number, file, len);
+        Ok(())
     }
 
-    fn go_on(&mut self, number: u64, file: Box<dyn DiskFile>) -> Result<(), JournalError> {
-        let path = segment::path(&self.settings.folder, number);
-        self.segment_len = self.disk.file_len(&path).map_err(|why| JournalError::disk("read", &path, why))?;
-        self.file = file;
+    fn go_on(&mut self, number: u64, file: Box<dyn DiskFile>, len: u64) {
+        (self.file, self.segment_len) = (file, len);
         self.at = Position { segment: number, offset: segment::HEADER };
-        Ok(())
     }
 
     /// Has the next segment filled with zeros beside, once half of this one is used.
@@ -258,13 +258,15 @@ impl Writer {
         let job = move || {
             if exists {
                 let path = segment::path(&folder, number);
-                return disk.open(&path).map_err(|why| JournalError::disk("open", &path, why));
+                let file = disk.open(&path).map_err(|why| JournalError::disk("open", &path, why))?;
+                let there = disk.file_len(&path).map_err(|why| JournalError::disk("read", &path, why))?;
+                return Ok((file, there));
             }
             let made = segment::create(&*disk, &folder, number, len);
             if made.is_err() {
                 shared.used.fetch_sub(len, Relaxed);
             }
-            made
+            Ok((made?, len))
         };
         self.preparing = std::thread::Builder::new().name("journal segment".to_owned()).spawn(job).ok();
         if self.preparing.is_none() && !exists {
@@ -274,5 +276,14 @@ impl Writer {
 
     fn failed(&self, what: &'static str, why: std::io::Error) -> JournalError {
         JournalError::disk(what, &segment::path(&self.settings.folder, self.at.segment), why)
+    }
+}
+
+impl Drop for Writer {
+    /// Nothing is written any more once the writer is gone.
+    fn drop(&mut self) {
+        if let Some(preparing) = self.preparing.take() {
+            drop(preparing.join());
+        }
     }
 }
