@@ -248,6 +248,18 @@ pub fn keep(
     groups: &[Vec<Item>],
     batch: (usize, usize),
 ) -> Kept {
+    keep_beside(disk, settings, recovered, groups, batch, |_| ())
+}
+
+/// The same, with something done to the journal after each group.
+pub fn keep_beside(
+    disk: &SharedDisk,
+    settings: &JournalSettings,
+    recovered: &Recovered,
+    groups: &[Vec<Item>],
+    batch: (usize, usize),
+    beside: impl Fn(&Handle),
+) -> Kept {
     let (session, reader, _troubles) = match Session::open(disk, settings, recovered, batch) {
         Ok(opened) => opened,
         Err(error) => return Kept { safe: 0, released: 0, read: Vec::new(), error: Some(error.to_string()) },
@@ -261,6 +273,7 @@ pub fn keep(
         if session.released() < given {
             break;
         }
+        beside(&session.handle);
         // Nothing is durable of ticks alone.
         if !group.iter().all(|item| matches!(item, Item::Tick { .. })) {
             safe = given;

@@ -246,6 +246,11 @@ impl Scan {
             self.wrong = Some(Wrong { path: path.to_owned(), at: self.found.end, why });
         }
         let mark = if let Record::Synced(at) = record { Some(*at) } else { None };
+        let begins = Position { segment: here.segment, offset: segment::HEADER } == here;
+        if let Some(wrong) = self.wrong.take_if(|_| begins && number == self.found.next) {
+            // No record is missing: it was the mark of a segment's last sync, which no other has made durable.
+            self.found.holes.push((wrong.at, here));
+        }
         if let Some(wrong) = &self.wrong {
             // What comes after proves that it was durable once: a segment is begun after a sync, too.
             let durable = mark.map_or(wrong.at.segment < here.segment, |synced| wrong.at < synced);
