@@ -15,6 +15,7 @@ use streamgauge::disk::memory::MemoryDisk;
 use streamgauge::disk::{self, Disk, Folders, RealDisk, SharedDisk};
 use streamgauge::sink::{PreparedFile, publish};
 use support::crash::{Crashes, Left, every_crash_point, every_fault};
+use support::planted::is_caught;
 use support::streamgauge;
 
 const SECTOR: usize = 512;
@@ -562,6 +563,11 @@ fn files_are_published_once_at_every_crash_point() {
     for fault in [Effect::Eio, Effect::Enospc] {
         published(&Crashes { fault, forever: false, ..Crashes::default() });
     }
+}
+
+#[test]
+fn publishing_that_returns_early_is_noticed() {
+    is_caught("publish-returns-early", "files_are_published_once_at_every_crash_point");
 }
 
 #[test]

@@ -16,6 +16,7 @@ use streamgauge::ingest::mqtt::source::{MqttSource, Wanted};
 use streamgauge::ingest::{BoxFuture, Source};
 use support::connect::{context, next, open, spec, until};
 use support::fake_broker::{FakeBroker, connack, packet, publish};
+use support::planted::is_caught;
 
 fn text(port: u16) -> String {
     format!("url = \"mqtt://127.0.0.1:{port}\"\ntopics = [\"t\"]\nkeep_alive = \"5s\"")
@@ -43,6 +44,11 @@ async fn acks_of_an_old_connection_never_reach_a_new_one() {
     source.ack(1).await.unwrap();
     assert_eq!(peer.acks(SHORT).await, [1]);
     assert_eq!((meter.gaps.load(Relaxed), meter.reconnects.load(Relaxed)), (1, 1));
+}
+
+#[test]
+fn an_ack_that_knows_no_connection_is_noticed() {
+    is_caught("no-connection-epoch", "acks_of_an_old_connection_never_reach_a_new_one");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

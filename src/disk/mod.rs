@@ -77,6 +77,21 @@ pub fn of_this_process() -> SharedDisk {
     real()
 }
 
+/// Whether a mistake is planted in this process, for a test that must notice it: `STREAMGAUGE_PLANTED` lists their names,
+/// separated by commas. Never in builds without the feature `faults`.
+#[cfg(feature = "faults")]
+pub fn planted(name: &str) -> bool {
+    static PLANTED: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    let planted = PLANTED.get_or_init(|| std::env::var("STREAMGAUGE_PLANTED").unwrap_or_default());
+    planted.split(',').any(|planted| planted == name)
+}
+
+/// Whether a mistake is planted in this process: never, as this is no build for tests.
+#[cfg(not(feature = "faults"))]
+pub const fn planted(_: &str) -> bool {
+    false
+}
+
 /// No room on the disk, as Linux and macOS number it.
 #[cfg(feature = "faults")]
 const ENOSPC: i32 = 28;

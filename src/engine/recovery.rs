@@ -186,6 +186,7 @@ fn settings(plan: &Plan, durability: &Durability, folder: &StateFolder, source: 
         sync: durability.sync,
         tail_bytes: usize::try_from((plan.memory / sources / 2).min(TAIL_BYTES_MAX)).unwrap_or(usize::MAX),
         keep: durability.keep / sources,
+        segment: None,
     }
 }
 

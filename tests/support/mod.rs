@@ -6,9 +6,11 @@ pub mod committed;
 pub mod connect;
 pub mod crash;
 pub mod fake_broker;
+pub mod journal;
 pub mod mosquitto;
 pub mod numbered;
 pub mod parts;
+pub mod planted;
 pub mod process;
 pub mod proxy;
 

@@ -94,8 +94,14 @@ impl StateFolder {
         let mut folders = Folders::default();
         folders.create(&**disk, root).map_err(|(path, why)| trouble("create", &path, &why))?;
         let lock = lock(root)?;
-        folders.sync(&**disk).map_err(|(path, why)| trouble("sync", &path, &why))?;
         let path = root.join("state.json");
+        if disk.file_len(&path).is_err() {
+            // Who made the folders may have been killed before their names were durable.
+            let above = disk::parent(root);
+            folders.changed(above);
+            folders.changed(disk::parent(above));
+        }
+        folders.sync(&**disk).map_err(|(path, why)| trouble("sync", &path, &why))?;
         let about = match disk::read(&**disk, &path) {
             Ok(bytes) => Self::about(root, &bytes)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -84,10 +84,13 @@ pub struct Store {
 }
 
 impl Store {
-    /// Makes the folder if need be.
+    /// Makes the folder if need be. What is in it is durable then, also where the process that wrote it was killed before
+    /// it was.
     pub fn open(disk: SharedDisk, folder: PathBuf) -> Result<Self, StoreError> {
         let mut folders = Folders::default();
         folders.create(&*disk, &folder).map_err(|(path, why)| StoreError::Disk { what: "create", path, why })?;
+        folders.changed(&folder);
+        folders.changed(disk::parent(&folder));
         folders.sync(&*disk).map_err(|(path, why)| StoreError::Lost { path, why })?;
         Ok(Self { disk, folder })
     }
@@ -131,6 +134,12 @@ impl Store {
         let file = self.disk("create", &tmp, self.disk.create(&tmp))?;
         self.disk("write", &tmp, file.write_at(&manifest.encode(), 0))?;
         file.sync().map_err(|why| StoreError::Lost { path: tmp.clone(), why })?;
+        // Later ones that are there could not be read, or this epoch would not come again. They must not be taken for the
+        // newest when old ones go.
+        for later in self.epochs()?.into_iter().filter(|epoch| *epoch > manifest.epoch) {
+            let path = self.path(later);
+            self.disk("remove", &path, self.disk.remove(&path))?;
+        }
         self.disk("rename", &path, self.disk.rename(&tmp, &path))?;
         self.sync_folder()
     }
@@ -145,7 +154,7 @@ impl Store {
         let mut first = None;
         for epoch in self.epochs()?.into_iter().rev() {
             let path = self.path(epoch);
-            match self.whole(&path)? {
+            match self.whole(epoch)? {
                 Ok(manifest) => return Ok(Some(manifest)),
                 Err(why) => {
                     tracing::warn!(path = %path.display(), why, "a checkpoint cannot be read; trying the one before");
@@ -162,7 +171,7 @@ impl Store {
     /// The oldest checkpoint that is whole.
     pub fn oldest(&self) -> Result<Option<Manifest>, StoreError> {
         for epoch in self.epochs()? {
-            if let Ok(manifest) = self.whole(&self.path(epoch))? {
+            if let Ok(manifest) = self.whole(epoch)? {
                 return Ok(Some(manifest));
             }
         }
@@ -170,13 +179,17 @@ impl Store {
     }
 
     /// A checkpoint, or why it is not whole.
-    fn whole(&self, path: &Path) -> Result<Result<Manifest, String>, StoreError> {
+    fn whole(&self, epoch: u64) -> Result<Result<Manifest, String>, StoreError> {
+        let path = &self.path(epoch);
         let bytes = self.disk("read", path, disk::read(&*self.disk, path))?;
         let manifest = match Manifest::decode(&bytes) {
             Ok(manifest) => manifest,
             Err(Unreadable::Newer(version)) => return Err(StoreError::Newer { path: path.to_owned(), version }),
             Err(Unreadable::Damaged(why)) => return Ok(Err(why)),
         };
+        if manifest.epoch != epoch {
+            return Ok(Err(format!("it is that of epoch {} under another name", manifest.epoch)));
+        }
         for part in manifest.stages.values().flat_map(|stage| &stage.parts) {
             if let Err(why) = self.bytes_of(part) {
                 return Ok(Err(why));

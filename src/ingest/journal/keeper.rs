@@ -157,10 +157,16 @@ impl Keeper {
         payloads.raise_arrivals(|arrival| self.writer.monotone(arrival));
         while !payloads.is_empty() {
             let first = self.patiently(|writer| writer.push(&Record::Payload(payloads.get(0))))?;
-            let rest =
-                (1..payloads.len()).find(|index| self.writer.push(&Record::Payload(payloads.get(*index))).is_err());
-            // What gets stuck is tried again, patiently, as the first of the rest: marks may come in between.
-            let rest = rest.map_or_else(Payloads::default, |index| payloads.split_off(index));
+            let mut taken = 1;
+            while taken < payloads.len() {
+                match self.writer.push(&Record::Payload(payloads.get(taken))) {
+                    Ok(()) => taken += 1,
+                    Err(Stuck::Failed(error)) => return Err(error.into()),
+                    // What gets stuck is tried again, patiently, as the first of the rest: marks may come in between.
+                    Err(Stuck::Full(_) | Stuck::Quota) => break,
+                }
+            }
+            let rest = if taken < payloads.len() { payloads.split_off(taken) } else { Payloads::default() };
             self.hold(first, Crossing::Payloads(payloads));
             payloads = rest;
         }

@@ -66,6 +66,8 @@ pub struct JournalSettings {
     pub tail_bytes: usize,
     /// Bytes of segments that no checkpoint needs any more, kept for `replay --journal`.
     pub keep: u64,
+    /// Bytes of a segment; `None` for what suits the quota.
+    pub segment: Option<u64>,
 }
 
 /// The greatest size of a segment.
@@ -78,7 +80,7 @@ const SEGMENTS: u64 = 16;
 impl JournalSettings {
     /// Bytes of a segment: small where the quota is small.
     pub fn segment_bytes(&self) -> u64 {
-        (self.quota / SEGMENTS).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)
+        self.segment.unwrap_or_else(|| (self.quota / SEGMENTS).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX))
     }
 }
 
@@ -124,6 +126,12 @@ pub enum JournalError {
 impl JournalError {
     fn disk(what: &'static str, path: &Path, why: io::Error) -> Self {
         Self::Disk { what, path: path.to_owned(), why }
+    }
+
+    /// A sync has failed. That is never tried again, also where it failed because the disk is full.
+    fn lost(path: &Path, why: io::Error) -> Self {
+        let why = if is_full(&why) { io::Error::other(format!("{why}, in a sync")) } else { why };
+        Self::disk("sync", path, why)
     }
 
     /// Whether the disk is full, which may pass.

@@ -111,7 +111,9 @@ pub fn recover(
     Ok(recovered)
 }
 
-/// Writes zeros over what follows the last good record: a part of a record must not be taken for one later.
+/// Writes zeros over what follows the last good record: a part of a record must not be taken for one later. Then makes all
+/// that is there durable, as stages rely on it from here on, and who wrote it may have been killed before its sync. Segments
+/// before the last were synced before the next was begun.
 fn cut_off(
     disk: &dyn Disk,
     settings: &JournalSettings,
@@ -121,25 +123,28 @@ fn cut_off(
     let path = segment::path(&settings.folder, recovered.end.segment);
     let bytes = disk::read(disk, &path).map_err(|why| JournalError::disk("read", &path, why))?;
     let end = usize::try_from(recovered.end.offset).unwrap_or(usize::MAX).min(bytes.len());
+    let file = disk.open(&path).map_err(|why| JournalError::disk("open", &path, why))?;
     if let Some(last) = bytes[end..].iter().rposition(|byte| *byte != 0) {
         tracing::info!(path = %path.display(), offset = end, bytes = last + 1, "cut off what a crash left half written");
-        let file = disk.open(&path).map_err(|why| JournalError::disk("open", &path, why))?;
-        file.write_at(&vec![0; last + 1], recovered.end.offset)
-            .and_then(|()| file.sync())
-            .map_err(|why| JournalError::disk("cut off", &path, why))?;
+        file.write_at(&vec![0; last + 1], end as u64).map_err(|why| JournalError::disk("cut off", &path, why))?;
     }
+    file.sync().map_err(|why| JournalError::lost(&path, why))?;
     let mut prepared = None;
     for segment in numbers.iter().copied().filter(|segment| *segment > recovered.end.segment) {
-        if segment == recovered.end.segment + 1 {
+        let path = segment::path(&settings.folder, segment);
+        let bytes = disk::read(disk, &path).map_err(|why| JournalError::disk("read", &path, why))?;
+        if segment == recovered.end.segment + 1 && segment::is_unused(&path, segment, &bytes) {
             prepared = Some(segment);
             continue;
         }
-        let path = segment::path(&settings.folder, segment);
-        let len = disk.file_len(&path).map_err(|why| JournalError::disk("read", &path, why))?;
+        // Records of a torn group may be at its beginning: they must not come back behind those that are written now.
         disk.remove(&path).map_err(|why| JournalError::disk("remove", &path, why))?;
-        recovered.used -= len;
+        recovered.used -= bytes.len() as u64;
     }
     recovered.segments = (recovered.end.segment, prepared);
+    for folder in [&*settings.folder, disk::parent(&settings.folder)] {
+        disk.sync_folder(folder).map_err(|why| JournalError::lost(folder, why))?;
+    }
     Ok(())
 }
 
@@ -241,6 +246,11 @@ impl Scan {
             self.wrong = Some(Wrong { path: path.to_owned(), at: self.found.end, why });
         }
         let mark = if let Record::Synced(at) = record { Some(*at) } else { None };
+        let begins = Position { segment: here.segment, offset: segment::HEADER } == here;
+        if let Some(wrong) = self.wrong.take_if(|_| begins && number == self.found.next) {
+            // No record is missing: it was the mark of a segment's last sync, which no other has made durable.
+            self.found.holes.push((wrong.at, here));
+        }
         if let Some(wrong) = &self.wrong {
             // What comes after proves that it was durable once: a segment is begun after a sync, too.
             let durable = mark.map_or(wrong.at.segment < here.segment, |synced| wrong.at < synced);

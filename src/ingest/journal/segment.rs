@@ -1,6 +1,5 @@
 //! Segment files: zeros with a header, to be written over.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::disk::{Disk, DiskFile};
@@ -45,27 +44,31 @@ pub(super) fn clear(disk: &dyn Disk, folder: &Path) -> Result<(), JournalError> 
 pub(super) fn create(disk: &dyn Disk, folder: &Path, number: u64, len: u64) -> Result<Box<dyn DiskFile>, JournalError> {
     let tmp = folder.join(format!("{number:012}{UNFINISHED}"));
     let path = path(folder, number);
-    let made = fill(disk, &tmp, number, len).and_then(|file| disk.rename(&tmp, &path).map(|()| file));
+    let made = fill(disk, &tmp, number, len).and_then(|file| {
+        disk.rename(&tmp, &path).map_err(|why| JournalError::disk("create", &path, why))?;
+        Ok(file)
+    });
     if made.is_err() {
         // It may not be there at all.
         let _ = disk.remove(&tmp);
     }
-    let file = made.map_err(|why| JournalError::disk("create", &path, why))?;
-    disk.sync_folder(folder).map_err(|why| JournalError::disk("sync", folder, why))?;
+    let file = made?;
+    disk.sync_folder(folder).map_err(|why| JournalError::lost(folder, why))?;
     Ok(file)
 }
 
-fn fill(disk: &dyn Disk, path: &Path, number: u64, len: u64) -> io::Result<Box<dyn DiskFile>> {
-    let file = disk.create(path)?;
+fn fill(disk: &dyn Disk, path: &Path, number: u64, len: u64) -> Result<Box<dyn DiskFile>, JournalError> {
+    let refused = |why| JournalError::disk("create", path, why);
+    let file = disk.create(path).map_err(refused)?;
     let zeros = vec![0; ZEROS.min(usize::try_from(len).unwrap_or(ZEROS))];
     let mut written = 0;
     while written < len {
         let piece = usize::try_from(len - written).unwrap_or(ZEROS).min(zeros.len());
-        file.write_at(&zeros[..piece], written)?;
+        file.write_at(&zeros[..piece], written).map_err(refused)?;
         written += piece as u64;
     }
-    file.write_at(&header(number, len), 0)?;
-    file.sync()?;
+    file.write_at(&header(number, len), 0).map_err(refused)?;
+    file.sync().map_err(|why| JournalError::lost(path, why))?;
     Ok(file)
 }
 
@@ -101,4 +104,9 @@ pub(super) fn check(path: &Path, number: u64, bytes: &[u8]) -> Result<(), Journa
         return Err(damaged(bytes.len() as u64, "it was cut off, or grew"));
     }
     Ok(())
+}
+
+/// Whether a segment has no record yet, nor a trace of one.
+pub(super) fn is_unused(path: &Path, number: u64, bytes: &[u8]) -> bool {
+    check(path, number, bytes).is_ok() && bytes[HEADER as usize..].iter().all(|byte| *byte == 0)
 }

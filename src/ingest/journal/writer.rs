@@ -5,14 +5,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use crate::disk::{DiskFile, SharedDisk};
+use crate::disk::{DiskFile, SharedDisk, planted};
 use crate::flow::time::Timestamp;
 use crate::ingest::journal::record::{Record, encode};
 use crate::ingest::journal::tail::Shared;
 use crate::ingest::journal::{JournalError, JournalSettings, Position, Recovered, Sync, is_full, segment};
-
-/// What a mark of a sync takes.
-const MARK_BYTES: usize = 48;
 
 /// Why a record could not be taken yet.
 #[derive(Debug)]
@@ -31,7 +28,8 @@ impl From<JournalError> for Stuck {
     }
 }
 
-type Opened = Result<Box<dyn DiskFile>, JournalError>;
+/// A segment and its length.
+type Opened = Result<(Box<dyn DiskFile>, u64), JournalError>;
 
 /// Appends records. Owned by one thread.
 pub(super) struct Writer {
@@ -48,6 +46,8 @@ pub(super) struct Writer {
     buffer: Vec<u8>,
     /// The record that is being taken.
     scratch: Vec<u8>,
+    /// The last mark, encoded.
+    mark: Vec<u8>,
     /// The segment after this one, on its way.
     preparing: Option<JoinHandle<Opened>>,
     /// Something was written since the last sync.
@@ -78,6 +78,7 @@ impl Writer {
             next: recovered.next,
             buffer: Vec::new(),
             scratch: Vec::new(),
+            mark: Vec::new(),
             preparing: None,
             unsynced: false,
             synced_at: Instant::now(),
@@ -163,7 +164,9 @@ impl Writer {
     /// After a failed sync nobody knows what is on the disk: it is not tried again, and the run ends.
     fn sync(&mut self) -> Result<(), JournalError> {
         if self.unsynced {
-            self.file.sync().map_err(|why| self.lost(why))?;
+            if !planted("no-fsync") {
+                self.file.sync().map_err(|why| self.lost(why))?;
+            }
             (self.unsynced, self.synced_at) = (false, Instant::now());
             self.mark()?;
         }
@@ -171,17 +174,17 @@ impl Writer {
     }
 
     fn lost(&self, why: std::io::Error) -> JournalError {
-        let why = if is_full(&why) { std::io::Error::other(format!("{why}, in a sync")) } else { why };
-        self.failed("sync", why)
+        JournalError::lost(&segment::path(&self.settings.folder, self.at.segment), why)
     }
 
     /// Says how far the sync reached. Not synced itself: it speaks of what is before it.
     fn mark(&mut self) -> Result<(), JournalError> {
-        let mut mark = Vec::with_capacity(MARK_BYTES);
-        encode(&mut mark, self.next, &Record::Synced(self.at));
-        if self.at.offset + mark.len() as u64 <= self.segment_len {
-            match self.file.write_at(&mark, self.at.offset) {
-                Ok(()) => self.at.offset += mark.len() as u64,
+        // A record may wait in `scratch`: this is called for its sake.
+        self.mark.clear();
+        encode(&mut self.mark, self.next, &Record::Synced(self.at));
+        if self.at.offset + self.mark.len() as u64 <= self.segment_len {
+            match self.file.write_at(&self.mark, self.at.offset) {
+                Ok(()) => self.at.offset += self.mark.len() as u64,
                 // It can be done without.
                 Err(why) if is_full(&why) => {}
                 Err(why) => return Err(self.failed("write", why)),
@@ -206,12 +209,14 @@ impl Writer {
         }
         let Some(preparing) = self.preparing.take() else { return self.begin(number, len, payload) };
         match preparing.join() {
-            Ok(Ok(file)) => {
-                self.go_on(number, file)?;
+            Ok(Ok((file, there))) if there >= needed => {
+                self.go_on(number, file, there);
                 Ok(())
             }
-            // What went wrong there is told by doing it again here.
-            _ => self.begin(number, len, payload),
+            // One of other settings is too small; and a disk that was full may have room by now.
+            Ok(Ok(_)) | Err(_) => self.begin(number, len, payload),
+            Ok(Err(error)) if error.is_full() => self.begin(number, len, payload),
+            Ok(Err(error)) => Err(Stuck::Failed(error)),
         }
     }
 
@@ -228,15 +233,13 @@ impl Writer {
         }
         let file = segment::create(&*self.disk, &self.settings.folder, number, len)?;
         self.shared.used.store(used + len, Relaxed);
-        Ok(self.go_on(number, file)?)
+        self.go_on(number, file, len);
+        Ok(())
     }
 
-    fn go_on(&mut self, number: u64, file: Box<dyn DiskFile>) -> Result<(), JournalError> {
-        let path = segment::path(&self.settings.folder, number);
-        self.segment_len = self.disk.file_len(&path).map_err(|why| JournalError::disk("read", &path, why))?;
-        self.file = file;
+    fn go_on(&mut self, number: u64, file: Box<dyn DiskFile>, len: u64) {
+        (self.file, self.segment_len) = (file, len);
         self.at = Position { segment: number, offset: segment::HEADER };
-        Ok(())
     }
 
     /// Has the next segment filled with zeros beside, once half of this one is used.
@@ -255,13 +258,15 @@ impl Writer {
         let job = move || {
             if exists {
                 let path = segment::path(&folder, number);
-                return disk.open(&path).map_err(|why| JournalError::disk("open", &path, why));
+                let file = disk.open(&path).map_err(|why| JournalError::disk("open", &path, why))?;
+                let there = disk.file_len(&path).map_err(|why| JournalError::disk("read", &path, why))?;
+                return Ok((file, there));
             }
             let made = segment::create(&*disk, &folder, number, len);
             if made.is_err() {
                 shared.used.fetch_sub(len, Relaxed);
             }
-            made
+            Ok((made?, len))
         };
         self.preparing = std::thread::Builder::new().name("journal segment".to_owned()).spawn(job).ok();
         if self.preparing.is_none() && !exists {
@@ -271,5 +276,14 @@ impl Writer {
 
     fn failed(&self, what: &'static str, why: std::io::Error) -> JournalError {
         JournalError::disk(what, &segment::path(&self.settings.folder, self.at.segment), why)
+    }
+}
+
+impl Drop for Writer {
+    /// Nothing is written any more once the writer is gone.
+    fn drop(&mut self) {
+        if let Some(preparing) = self.preparing.take() {
+            drop(preparing.join());
+        }
     }
 }
