@@ -45,6 +45,8 @@ pub(super) struct Writer {
     buffer: Vec<u8>,
     /// A record that did not fit.
     scratch: Vec<u8>,
+    /// The last mark, encoded.
+    mark: Vec<u8>,
     /// The segment after this one, on its way.
     preparing: Option<JoinHandle<Opened>>,
     /// Something was written since the last sync.
@@ -75,6 +77,7 @@ impl Writer {
             next: recovered.next,
             buffer: Vec::new(),
             scratch: Vec::new(),
+            mark: Vec::new(),
             preparing: None,
             unsynced: false,
             synced_at: Instant::now(),
@@ -174,11 +177,12 @@ impl Writer {
 
     /// Says how far the sync reached. Not synced itself: it speaks of what is before it.
     fn mark(&mut self) -> Result<(), JournalError> {
-        self.scratch.clear();
-        encode(&mut self.scratch, self.next, &Record::Synced(self.at));
-        if self.at.offset + self.scratch.len() as u64 <= self.segment_len {
-            match self.file.write_at(&self.scratch, self.at.offset) {
-                Ok(()) => self.at.offset += self.scratch.len() as u64,
+        // A record may wait in `scratch`: this is called for its sake.
+        self.mark.clear();
+        encode(&mut self.mark, self.next, &Record::Synced(self.at));
+        if self.at.offset + self.mark.len() as u64 <= self.segment_len {
+            match self.file.write_at(&self.mark, self.at.offset) {
+                Ok(()) => self.at.offset += self.mark.len() as u64,
                 // It can be done without.
                 Err(why) if is_full(&why) => {}
                 Err(why) => return Err(self.failed("write", why)),
