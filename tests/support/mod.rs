@@ -9,6 +9,7 @@ pub mod fake_broker;
 pub mod mosquitto;
 pub mod numbered;
 pub mod parts;
+pub mod points;
 pub mod process;
 pub mod proxy;
 

@@ -95,6 +95,14 @@ pub enum JournalError {
         /// Why it failed.
         why: io::Error,
     },
+    /// A sync failed: nobody knows what is on the disk, and trying again would not tell.
+    #[error("journal: cannot make `{}` durable: {why}", path.display())]
+    Lost {
+        /// Which file or folder.
+        path: PathBuf,
+        /// Why it failed.
+        why: io::Error,
+    },
     /// A record that was safe once is not what it was.
     #[error(
         "journal: `{}` is damaged at byte {offset}: {why}; what was acknowledged is lost there. Restore the file, or run with \

@@ -40,18 +40,25 @@ pub(super) fn clear(disk: &dyn Disk, folder: &Path) -> Result<(), JournalError> 
     Ok(())
 }
 
-/// Makes a segment of `len` bytes, durable. It gets its name when it is whole; what was begun and could not be finished is
+/// Makes a segment of `len` bytes, durable; where a sync fails, the error is [`JournalError::Lost`]. It gets its name when it is whole; what was begun and could not be finished is
 /// removed, so that a full disk is not kept full.
 pub(super) fn create(disk: &dyn Disk, folder: &Path, number: u64, len: u64) -> Result<Box<dyn DiskFile>, JournalError> {
     let tmp = folder.join(format!("{number:012}{UNFINISHED}"));
     let path = path(folder, number);
-    let made = fill(disk, &tmp, number, len).and_then(|file| disk.rename(&tmp, &path).map(|()| file));
-    if made.is_err() {
+    let made = fill(disk, &tmp, number, len).map_err(|why| JournalError::disk("create", &path, why));
+    let made = made.and_then(|file| match file.sync() {
+        Ok(()) => Ok(file),
+        Err(why) => Err(JournalError::Lost { path: path.clone(), why }),
+    });
+    let renamed = |file| match disk.rename(&tmp, &path) {
+        Ok(()) => Ok(file),
+        Err(why) => Err(JournalError::disk("create", &path, why)),
+    };
+    let file = made.and_then(renamed).inspect_err(|_| {
         // It may not be there at all.
         let _ = disk.remove(&tmp);
-    }
-    let file = made.map_err(|why| JournalError::disk("create", &path, why))?;
-    disk.sync_folder(folder).map_err(|why| JournalError::disk("sync", folder, why))?;
+    })?;
+    disk.sync_folder(folder).map_err(|why| JournalError::Lost { path: folder.to_owned(), why })?;
     Ok(file)
 }
 
@@ -65,7 +72,6 @@ fn fill(disk: &dyn Disk, path: &Path, number: u64, len: u64) -> io::Result<Box<d
         written += piece as u64;
     }
     file.write_at(&header(number, len), 0)?;
-    file.sync()?;
     Ok(file)
 }
 

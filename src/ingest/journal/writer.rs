@@ -49,6 +49,8 @@ pub(super) struct Writer {
     mark: Vec<u8>,
     /// The segment after this one, on its way.
     preparing: Option<JoinHandle<Opened>>,
+    /// The same, once it is known what came of it.
+    prepared: Option<Opened>,
     /// Something was written since the last sync.
     unsynced: bool,
     synced_at: Instant,
@@ -79,6 +81,7 @@ impl Writer {
             scratch: Vec::new(),
             mark: Vec::new(),
             preparing: None,
+            prepared: None,
             unsynced: false,
             synced_at: Instant::now(),
             arrival: recovered.arrival,
@@ -146,6 +149,7 @@ impl Writer {
     }
 
     fn write(&mut self) -> Result<(), Stuck> {
+        self.look_after_prepared(false)?;
         if self.buffer.is_empty() {
             return Ok(());
         }
@@ -163,16 +167,12 @@ impl Writer {
     /// After a failed sync nobody knows what is on the disk: it is not tried again, and the run ends.
     fn sync(&mut self) -> Result<(), JournalError> {
         if self.unsynced {
-            self.file.sync().map_err(|why| self.lost(why))?;
+            let path = || segment::path(&self.settings.folder, self.at.segment);
+            self.file.sync().map_err(|why| JournalError::Lost { path: path(), why })?;
             (self.unsynced, self.synced_at) = (false, Instant::now());
             self.mark()?;
         }
         Ok(())
-    }
-
-    fn lost(&self, why: std::io::Error) -> JournalError {
-        let why = if is_full(&why) { std::io::Error::other(format!("{why}, in a sync")) } else { why };
-        self.failed("sync", why)
     }
 
     /// Says how far the sync reached. Not synced itself: it speaks of what is before it.
@@ -198,22 +198,26 @@ impl Writer {
         let number = self.at.segment + 1;
         let len = self.settings.segment_bytes();
         let needed = segment::HEADER + record;
-        if needed > len {
-            // A payload that is larger than a segment has one of its own.
-            if let Some(preparing) = self.preparing.take() {
-                drop(preparing.join());
-            }
-            return self.begin(number, needed, payload);
+        self.look_after_prepared(true)?;
+        match self.prepared.take() {
+            Some(Ok(file)) if needed <= len => Ok(self.go_on(number, file)?),
+            // A payload that is larger than a segment has one of its own. What went wrong beside is told by doing it again
+            // here.
+            _ => self.begin(number, needed.max(len), payload),
         }
-        let Some(preparing) = self.preparing.take() else { return self.begin(number, len, payload) };
-        match preparing.join() {
-            Ok(Ok(file)) => {
-                self.go_on(number, file)?;
-                Ok(())
+    }
+
+    /// Takes over what was prepared, if that is over, or waits for it. After a failed sync it is not done again.
+    fn look_after_prepared(&mut self, wait: bool) -> Result<(), JournalError> {
+        if let Some(preparing) = self.preparing.take_if(|preparing| wait || preparing.is_finished()) {
+            match preparing.join() {
+                Ok(Err(error @ JournalError::Lost { .. })) => return Err(error),
+                Ok(opened) => self.prepared = Some(opened),
+                // It panicked: as if nothing had been prepared.
+                Err(_) => {}
             }
-            // What went wrong there is told by doing it again here.
-            _ => self.begin(number, len, payload),
         }
+        Ok(())
     }
 
     fn begin(&mut self, number: u64, len: u64, payload: bool) -> Result<(), Stuck> {
@@ -244,7 +248,8 @@ impl Writer {
     fn prepare_in_time(&mut self) {
         let len = self.settings.segment_bytes();
         let room = self.shared.used.load(Relaxed) + len <= self.settings.quota;
-        if self.preparing.is_none() && self.at.offset > self.segment_len / 2 && room {
+        let prepared = self.preparing.is_some() || self.prepared.is_some();
+        if !prepared && self.at.offset > self.segment_len / 2 && room {
             self.shared.used.fetch_add(len, Relaxed);
             self.prepare(self.at.segment + 1, false);
         }
