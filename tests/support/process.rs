@@ -69,6 +69,13 @@ impl Process {
         Self { child, said, account }
     }
 
+    /// The last lines of stderr, when it has ended: all that it said is read by then.
+    pub fn said_in_the_end(&self) -> String {
+        let (said, told) = &*self.said;
+        drop(told.wait_timeout_while(said.lock().unwrap(), ANSWER_WITHIN, |said| !said.ended).unwrap());
+        self.said()
+    }
+
     /// The last lines of stderr.
     pub fn said(&self) -> String {
         self.said.0.lock().unwrap().lines.iter().map(|line| format!("  | {line}\n")).collect()
@@ -107,7 +114,7 @@ impl Process {
         let from = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                panic!("{what}: the process ended ({status})\n{}", self.said());
+                panic!("{what}: the process ended ({status})\n{}", self.said_in_the_end());
             }
             if holds(self) {
                 return;
