@@ -7,12 +7,18 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use support::numbered::mix;
-use support::points::{Point, Waiting, concerns};
+use support::committed::{Open, Progress, Raw, assert_account, assert_no_leftovers, assert_windows};
+use support::mosquitto::Mosquitto;
+use support::numbered::{LAST_STRETCH, Pipeline, Publisher, mix};
+use support::points::{BROKER, Point, Waiting, concerns};
+use support::process::Process;
+use support::small_disk::SmallDisk;
 
 /// Runs at once: most of their time they wait.
 const WORKERS: usize = 6;
@@ -128,4 +134,112 @@ fn whatever_goes_wrong_at_any_point_of_the_commit_everything_is_there_once() {
     println!("not met: {missed:?}");
     assert!(wrong.is_empty(), "{} points went wrong:\n{}", wrong.len(), wrong.join("\n"));
     assert!(missed.len() * 5 <= points.len(), "most points are met");
+}
+
+/// Nothing was synced before: whatever the broker was told is safe would be gone with the folders.
+#[test]
+fn what_could_not_be_synced_was_not_acknowledged() {
+    let Some(waiting) = Waiting::start(1) else { return };
+    let bench = waiting.bench(0);
+    let ran = bench.run(Some(&Point::new("eio", 1, "sync /000000000001.journal")));
+    assert_eq!(ran.status.code(), Some(1), "{}", ran.said);
+    let segment = bench.state().join("journal/feed/000000000001.journal");
+    let why = format!("`feed (journal)` failed: journal: cannot make `{}` durable", segment.display());
+    assert!(ran.said.contains(&why), "{}", ran.said);
+    let written = ran.log.iter().filter(|line| concerns("write_at /000000000001.journal", line)).count();
+    assert!(written > 0, "there was something to lose");
+    fs::remove_dir_all(bench.state()).unwrap();
+    fs::remove_dir_all(bench.out()).unwrap();
+    bench.finish();
+}
+
+const MESSAGES_PER_SECOND: u64 = 2_000;
+const READY_WITHIN: Duration = Duration::from_secs(30);
+const DEGRADED_WITHIN: Duration = Duration::from_secs(60);
+const CATCH_UP_WITHIN: Duration = Duration::from_secs(60);
+const STOP_WITHIN: Duration = Duration::from_secs(30);
+/// How long trouble lasts when it was noticed.
+const ENDURED: Duration = Duration::from_secs(3);
+
+/// A run while messages come.
+struct Live {
+    run: Process,
+    publisher: Publisher,
+    out: std::path::PathBuf,
+    folder: tempfile::TempDir,
+    text: String,
+    // Last: it ends after those that use it.
+    _broker: Mosquitto,
+}
+
+impl Live {
+    /// `None` where there is no mosquitto.
+    fn start(out: Option<&std::path::Path>, fault: &str) -> Option<Self> {
+        let broker = Mosquitto::start(BROKER)?;
+        let folder = tempfile::tempdir().unwrap();
+        let (out, state) = (out.unwrap_or(folder.path()).join("out"), folder.path().join("state"));
+        let state = Some((state.as_path(), "16MiB"));
+        let text = Pipeline { broker_port: broker.port, out: &out, state, epoch: "200ms" }.text();
+        let mut run = Process::start_with(folder.path(), &text, &[("STREAMGAUGE_FAULT", OsStr::new(fault))]);
+        run.until_ready(READY_WITHIN);
+        let publisher = Publisher::start(broker.port, MESSAGES_PER_SECOND);
+        publisher.go();
+        Some(Self { run, publisher, out, folder, text, _broker: broker })
+    }
+
+    /// It says what is wrong, and goes on saying it, alive and connected.
+    fn endure(&mut self, who: &str, what: &str) {
+        let says = |run: &Process| {
+            let reasons = run.reasons();
+            !run.ready() && reasons.contains(who) && reasons.contains(what)
+        };
+        self.run.until(what, DEGRADED_WITHIN, says);
+        let from = Instant::now();
+        while from.elapsed() < ENDURED {
+            assert!(self.run.alive() && !self.run.ready(), "{}", self.run.said());
+            let connected = self.run.metric("streamgauge_source_connected", &["component=\"feed\""]);
+            assert_eq!(connected, Some(1), "{}", self.run.said());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        println!("{}", self.run.reasons().trim());
+    }
+
+    /// All comes, once.
+    fn finish(mut self) {
+        self.run.until_ready(READY_WITHIN);
+        let sent = self.publisher.more(LAST_STRETCH);
+        self.publisher.until_acked(sent, CATCH_UP_WITHIN);
+        Progress::of(&self.out.join("raw")).until_all(&mut self.run, sent, CATCH_UP_WITHIN);
+        let account = self.run.terminate(STOP_WITHIN);
+        let raw = Raw::read(&self.out.join("raw"), sent);
+        raw.assert_exactly_once("files of an epoch");
+        Raw::read(&self.out.join("rolled"), sent).assert_exactly_once("rolled files");
+        assert_windows(&self.out, &raw.rows, Open::Kept);
+        assert_account(&account);
+        assert_no_leftovers(&self.out);
+    }
+}
+
+#[test]
+fn a_journal_without_room_is_told_and_a_kill_meanwhile_loses_nothing() {
+    let Some(mut live) = Live::start(None, "enospc@200..:write_at /journal/") else { return };
+    live.endure("feed (journal)", "No space left on device");
+    live.run.kill();
+    live.run = Process::start(live.folder.path(), &live.text);
+    live.finish();
+}
+
+#[test]
+fn an_output_folder_that_is_read_only_for_a_while_is_told_and_written_again() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let Some(mut live) = Live::start(Some(disk.path()), "") else { return };
+    let mut progress = Progress::of(&live.out.join("raw"));
+    live.run.until("visible", CATCH_UP_WITHIN, |_| progress.look() > 0);
+    // Refused while one of the sinks has a file open.
+    live.run.until("read-only", READY_WITHIN, |_| disk.read_only());
+    live.endure("", "Read-only file system");
+    let visible = progress.look();
+    disk.writable();
+    live.run.until("more is visible", READY_WITHIN, |_| progress.look() > visible);
+    live.finish();
 }

@@ -12,6 +12,7 @@ pub mod parts;
 pub mod points;
 pub mod process;
 pub mod proxy;
+pub mod small_disk;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

@@ -26,7 +26,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The exit code where a fault ends the process.
 const KILLED: i32 = 137;
 /// The broker hands out more than one message at a time.
-const BROKER: &str = "allow_anonymous true\nmax_inflight_messages 100";
+pub const BROKER: &str = "allow_anonymous true\nmax_inflight_messages 100";
 
 /// What goes wrong, and at which operation, counted among those of a scope: `exit@3:rename /checkpoints`.
 #[derive(Clone, Debug, PartialEq, Eq)]
