@@ -13,6 +13,7 @@ use support::{assert_same_rows, json_lines, parquet_rows, project, streamgauge, 
 const FLEET: &str = r#"
 [pipeline]
 name = "fleet"
+durability = "none"
 
 [sources.fleet]
 type = "fleet"

@@ -31,7 +31,7 @@ const BROKER: &str = "allow_anonymous true\nmax_inflight_messages 200";
 
 fn pipeline(broker: &Mosquitto, folder: &Path) -> String {
     let (out, state) = (folder.join("out"), folder.join("state"));
-    let state = Some((state.as_path(), "64MiB"));
+    let state = Some((state.as_path(), "2MiB"));
     Pipeline { broker_port: broker.port, out: &out, state, epoch: "200ms" }.text()
 }
 

@@ -20,7 +20,7 @@ fn redeliveries_are_known_though_no_checkpoint_needs_their_segments() {
     let Some(broker) = Mosquitto::start("allow_anonymous true\nmax_inflight_messages 2000") else { return };
     let (folder, proxy) = (tempfile::tempdir().unwrap(), Proxy::start(broker.port));
     let (out, state) = (folder.path().join("out"), folder.path().join("state"));
-    let journal = Some((state.as_path(), "1MiB"));
+    let journal = Some((state.as_path(), "4MiB"));
     let text = Pipeline { broker_port: proxy.port, out: &out, state: journal, epoch: "50ms" }.text();
     let text = text.replace("qos = 1\n", "qos = 1\nreceive_maximum = 2000\n").replace("\"5s\"", "\"60s\"");
     let mut run = Process::start(folder.path(), &text);

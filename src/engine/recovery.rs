@@ -125,6 +125,19 @@ impl Recovery {
                     state.source = state.source.map(crate::ingest::intake::SourceState::without_time);
                 }
             }
+            let sources = || manifest.stages.values().filter_map(|state| state.source);
+            if sources().count() > 0 && sources().all(|source| source.exhausted) {
+                tracing::info!(epoch = manifest.epoch, "all sources had come to their end; they begin anew");
+                for state in manifest.stages.values_mut() {
+                    let source = state.source.map(crate::ingest::intake::SourceState::anew);
+                    *state = StageState {
+                        kind: state.kind.clone(),
+                        source,
+                        files: state.files.clone(),
+                        ..StageState::default()
+                    };
+                }
+            }
             reconcile(manifest, &wanted(plan), &resets.stages, &durability.state).map_err(LaunchError::Changed)?;
             if manifest.file != plan.file {
                 tracing::info!(
@@ -142,7 +155,8 @@ impl Recovery {
             folders.sync(&**disk).map_err(trouble)?;
             let state = manifest.as_ref().and_then(|manifest| manifest.stages.get(&source.name.text)?.source);
             let from = state.map(|state| (state.position, state.number));
-            let recovered = recover(&**disk, &settings, from, resets.accept_loss)?;
+            let mut recovered = recover(&**disk, &settings, from, resets.accept_loss)?;
+            recovered.exhausted |= state.is_some_and(|state| state.exhausted);
             if recovered.lost > 0 {
                 tracing::warn!(
                     source = source.name.text,

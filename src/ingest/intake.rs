@@ -84,9 +84,18 @@ pub struct SourceState {
     pub watermarks: WatermarkState,
     /// How the stream was cut.
     pub slices: Slices,
+    /// Nothing will ever follow.
+    #[serde(default)]
+    pub exhausted: bool,
 }
 
 impl SourceState {
+    /// The same place, for a feed that had come to its end and is fed again.
+    #[must_use]
+    pub fn anew(self) -> Self {
+        Self { taken: 0, exhausted: false, slices: Slices::default(), ..self.without_time() }
+    }
+
     /// The same place, with event time unknown.
     #[must_use]
     pub fn without_time(self) -> Self {
@@ -151,18 +160,18 @@ impl Intake {
                     self.cut(|slices| slices.reach(now))?;
                 }
                 Crossing::Barrier(epoch) => {
-                    self.end_epoch(epoch, next, false)?;
+                    self.end_epoch(epoch, next, (false, false))?;
                     self.outbox.send(Message::Barrier(epoch))?;
                 }
                 Crossing::Stop(epoch) => {
-                    self.end_epoch(epoch, next, false)?;
+                    self.end_epoch(epoch, next, (false, false))?;
                     self.outbox.send(Message::Stop(epoch))?;
                 }
                 Crossing::End { exhausted, epoch } => {
                     if exhausted {
                         self.outbox.send(Message::Watermark(Timestamp::END))?;
                     }
-                    self.end_epoch(epoch, next, true)?;
+                    self.end_epoch(epoch, next, (exhausted, true))?;
                     return Ok(self.outbox.send(Message::End(epoch))?);
                 }
             }
@@ -183,12 +192,17 @@ impl Intake {
         Ok(())
     }
 
-    fn end_epoch(&mut self, epoch: Epoch, next: (Position, u64), last: bool) -> Result<(), Severed> {
+    fn end_epoch(
+        &mut self,
+        epoch: Epoch,
+        (position, number): (Position, u64),
+        (exhausted, last): (bool, bool),
+    ) -> Result<(), Severed> {
         let mut slices = self.slices.unwrap_or_default();
         slices.ended();
         self.slices = self.slices.map(|_| slices);
-        let (position, number) = next;
-        let state = SourceState { position, number, taken: self.taken, watermarks: self.watermarks.state(), slices };
+        let (taken, watermarks) = (self.taken, self.watermarks.state());
+        let state = SourceState { position, number, taken, watermarks, slices, exhausted };
         (self.keep)(epoch, state, last)
     }
 

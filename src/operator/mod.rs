@@ -37,7 +37,9 @@ pub trait Operator: Send {
         Ok(Vec::new())
     }
 
-    /// Takes back the parts of a snapshot, in their order. Called at most once, before any row.
+    /// Takes back the parts of a snapshot, in their order; or of the snapshots of several workers, one after the other, each
+    /// with all its parts. Of parts with a column `key_group` there may be the rows of some key groups only. Called at most
+    /// once, before any row.
     fn restore(&mut self, parts: &[Restored]) -> Result<(), OperatorError> {
         if parts.is_empty() { Ok(()) } else { Err(OperatorError::Stateless) }
     }

@@ -122,7 +122,8 @@ impl Manifest {
         let [MAGIC, version, len, checksum] = words.as_slice() else {
             return Err(damaged("its first line is not that of a checkpoint"));
         };
-        let version: u32 = version.parse().map_err(|_| damaged("its version is no number"))?;
+        let version = version.parse().ok().filter(|version: &u32| *version > 0);
+        let version = version.ok_or_else(|| damaged("its version is no number"))?;
         if version > VERSION {
             return Err(Unreadable::Newer(version));
         }

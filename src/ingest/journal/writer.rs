@@ -11,6 +11,9 @@ use crate::ingest::journal::record::{Record, encode};
 use crate::ingest::journal::tail::Shared;
 use crate::ingest::journal::{JournalError, JournalSettings, Position, Recovered, Sync, is_full, segment};
 
+/// What a mark of a sync takes.
+const MARK_BYTES: usize = 48;
+
 /// Why a record could not be taken yet.
 #[derive(Debug)]
 pub(super) enum Stuck {
@@ -43,10 +46,8 @@ pub(super) struct Writer {
     next: u64,
     /// Encoded records that are not written yet; all of one segment.
     buffer: Vec<u8>,
-    /// A record that did not fit.
+    /// The record that is being taken.
     scratch: Vec<u8>,
-    /// The last mark, encoded.
-    mark: Vec<u8>,
     /// The segment after this one, on its way.
     preparing: Option<JoinHandle<Opened>>,
     /// The same, once it is known what came of it.
@@ -79,7 +80,6 @@ impl Writer {
             next: recovered.next,
             buffer: Vec::new(),
             scratch: Vec::new(),
-            mark: Vec::new(),
             preparing: None,
             prepared: None,
             unsynced: false,
@@ -177,12 +177,11 @@ impl Writer {
 
     /// Says how far the sync reached. Not synced itself: it speaks of what is before it.
     fn mark(&mut self) -> Result<(), JournalError> {
-        // A record may wait in `scratch`: this is called for its sake.
-        self.mark.clear();
-        encode(&mut self.mark, self.next, &Record::Synced(self.at));
-        if self.at.offset + self.mark.len() as u64 <= self.segment_len {
-            match self.file.write_at(&self.mark, self.at.offset) {
-                Ok(()) => self.at.offset += self.mark.len() as u64,
+        let mut mark = Vec::with_capacity(MARK_BYTES);
+        encode(&mut mark, self.next, &Record::Synced(self.at));
+        if self.at.offset + mark.len() as u64 <= self.segment_len {
+            match self.file.write_at(&mark, self.at.offset) {
+                Ok(()) => self.at.offset += mark.len() as u64,
                 // It can be done without.
                 Err(why) if is_full(&why) => {}
                 Err(why) => return Err(self.failed("write", why)),

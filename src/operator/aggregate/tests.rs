@@ -237,3 +237,45 @@ fn a_sketch_spans_all_numbers_in_bounded_space() {
     let bytes = aggregate.partial(1).unwrap()[0].as_binary::<i32>().value_length(0);
     assert!(usize::try_from(bytes).unwrap() <= 8 * (quantile::BINS_MAX + 10), "{bytes}");
 }
+
+#[test]
+fn a_partial_is_taken_over_to_the_last_bit() {
+    // The square of the mean is beyond a float.
+    let values: ArrayRef = Arc::new(Float64Array::from(vec![1e200, 1e200]));
+    let factory = make("var_pop", std::slice::from_ref(&values), None);
+    let (mut one, mut other) = (factory.create().unwrap(), factory.create().unwrap());
+    one.update(&[0, 0], 1, &[values], None, &[0, 0]).unwrap();
+    let partial = one.partial(1).unwrap();
+    other.merge(&[0], 1, &partial).unwrap();
+    assert_eq!(other.partial(1).unwrap(), partial);
+    assert_eq!(other.finish(1).unwrap().as_primitive::<Float64Type>().value(0), 0.0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A sketch whose bytes are others is refused, or computes something: it never ends the process.
+    #[test]
+    fn damaged_sketches_are_no_panic(
+        values in prop::collection::vec(prop_oneof![any::<f64>(), -9.0..9.0], 0..9),
+        word in any::<prop::sample::Index>(),
+        damage in prop_oneof![any::<u64>(), Just(u64::MAX), Just(1 << 48), Just(f64::NAN.to_bits()), 0_u64..3_000],
+        cut in 0_usize..3,
+    ) {
+        let values: ArrayRef = Arc::new(Float64Array::from(values));
+        let factory = make("quantile", std::slice::from_ref(&values), Some(0.5));
+        let mut whole = factory.create().unwrap();
+        let times = vec![0; values.len()];
+        whole.update(&vec![0; values.len()], 1, &[values.clone()], None, &times).unwrap();
+        let mut bytes = whole.partial(1).unwrap()[0].as_binary::<i32>().value(0).to_vec();
+        let at = word.index(bytes.len() / 8) * 8;
+        bytes[at..at + 8].copy_from_slice(&damage.to_le_bytes());
+        bytes.truncate(bytes.len() - cut);
+        let damaged: ArrayRef = Arc::new(arrow::array::BinaryArray::from_iter_values([&bytes, &bytes]));
+        let mut other = factory.create().unwrap();
+        if other.merge(&[0, 0], 1, &[damaged]).is_ok() {
+            other.update(&vec![0; values.len()], 1, &[values], None, &times).unwrap();
+            other.finish(1).unwrap();
+        }
+    }
+}

@@ -179,3 +179,64 @@ fn stacked(partials: &[Vec<Vec<ArrayRef>>]) -> Result<Vec<Vec<ArrayRef>>, ArrowE
         |(measure, columns): (usize, &Vec<ArrayRef>)| (0..columns.len()).map(|at| column(measure, at)).collect();
     first.iter().enumerate().map(columns).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::cast::AsArray;
+    use arrow::array::{Int64Array, RecordBatch, TimestampMicrosecondArray};
+    use arrow::datatypes::{DataType, Int64Type};
+
+    use super::super::measure::Arg;
+    use super::*;
+    use crate::operator::aggregate::kernel;
+
+    fn measures() -> Vec<Measure> {
+        let measure = |function: &str| Measure {
+            name: function.to_owned(),
+            factory: kernel(function, &[DataType::Int64], None).unwrap().unwrap(),
+            args: vec![Arg::Column(1)],
+            filter: None,
+        };
+        ["first", "last", "sum"].map(measure).into()
+    }
+
+    /// Slots in three chunks; in each a value that is the slot, at one and the same time.
+    fn slots(measures: &[Measure]) -> Slots {
+        let mut slots = Slots::default();
+        let len = 2 * CHUNK_SLOTS + 10;
+        let rows: Vec<(u32, Slot)> = (0..len).map(|row| (row, slots.take(measures).unwrap())).collect();
+        let times: ArrayRef = Arc::new(TimestampMicrosecondArray::from_iter_values(rows.iter().map(|_| 7)));
+        let values: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|(_, slot)| i64::from(*slot))));
+        let batch = RecordBatch::try_from_iter([("time", times), ("value", values)]).unwrap();
+        slots.update(&rows, &Inputs::of(measures, &batch, 0).unwrap()).unwrap();
+        slots
+    }
+
+    #[test]
+    fn slots_are_merged_in_the_order_of_their_list_whatever_chunk_they_are_in() {
+        let measures = measures();
+        let lists: [&[Slot]; 5] = [&[3], &[2_050, 4, 1_500, 5], &[1_023, 1_024], &[], &[1_024, 1_023]];
+        let results = slots(&measures).merged(&measures, lists).unwrap().finish().unwrap();
+        let column = |index: usize| results[index].as_primitive::<Int64Type>().iter().collect::<Vec<_>>();
+        // Of rows of one time the first is that of the first slot, and the last that of the last.
+        assert_eq!(column(0), [Some(3), Some(2_050), Some(1_023), None, Some(1_024)]);
+        assert_eq!(column(1), [Some(3), Some(5), Some(1_024), None, Some(1_023)]);
+        assert_eq!(column(2), [Some(3), Some(3_559), Some(2_047), None, Some(2_047)]);
+    }
+
+    #[test]
+    fn partials_of_slots_come_in_their_order_and_go_back_into_others() {
+        let measures = measures();
+        let order: Vec<Slot> = vec![2_050, 0, 1_024, 1, 2_049, 1_023];
+        let partial = slots(&measures).partial_of(&measures, &order).unwrap();
+        let mut others = Slots::default();
+        let places: Vec<Slot> = order.iter().map(|_| others.take(&measures).unwrap()).collect();
+        others.merge(&places, &partial).unwrap();
+        let results = others.merged(&measures, places.chunks(1)).unwrap().finish().unwrap();
+        let values: Vec<i64> = results[2].as_primitive::<Int64Type>().values().to_vec();
+        assert_eq!(values, [2_050, 0, 1_024, 1, 2_049, 1_023]);
+        assert_eq!(others.partial_of(&measures, &[]).unwrap().concat().len(), 5, "columns without a row");
+    }
+}
