@@ -6,19 +6,16 @@
 
 mod support;
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use support::committed::{Open, Progress, Raw, assert_account, assert_no_leftovers, assert_windows};
 use support::mosquitto::Mosquitto;
 use support::numbered::{LAST_STRETCH, Pipeline, Publisher, env_or};
 use support::process::Process;
+use support::small_disk::SmallDisk;
 
-/// The disk that fills up.
-const DISK: &str = "size=16m";
 const MESSAGES_PER_SECOND: u64 = 2_000;
 /// Messages before anything is wrong.
 const FIRST: u64 = 3_000;
@@ -39,44 +36,6 @@ const STALL_KIB_MAX: u64 = 32 << 10;
 /// How much more it may use in the last third of the time than in the second: nothing grows any more. What comes in a
 /// third of 60 s and waits in memory, with what it costs to hold it, would be twice that.
 const STALL_GROWTH_KIB_MAX: u64 = 8 << 10;
-
-/// A small file system of its own, which goes away with the test.
-struct Disk(tempfile::TempDir);
-
-impl Disk {
-    fn mount() -> Option<Self> {
-        let disk = Self(tempfile::tempdir().unwrap());
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", DISK, "none"]).arg(disk.0.path()).output();
-        if !mount.is_ok_and(|out| out.status.success()) {
-            eprintln!("SKIPPED: cannot mount a small tmpfs here");
-            return None;
-        }
-        Some(disk)
-    }
-
-    fn ballast(&self) -> PathBuf {
-        self.0.path().join("ballast")
-    }
-
-    /// Takes all the room that there is.
-    fn fill(&self) {
-        let mut file = OpenOptions::new().create(true).append(true).open(self.ballast()).unwrap();
-        for piece in [1 << 20, 4_096] {
-            while file.write_all(&vec![1; piece]).is_ok() {}
-        }
-    }
-
-    fn free(&self) {
-        fs::remove_file(self.ballast()).unwrap();
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Lazily: files of the test may still be open.
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
-}
 
 /// A run whose broker, publisher and folders are the test's.
 struct Bench {
@@ -146,7 +105,7 @@ impl Bench {
     }
 
     /// The disk is full, and stays so however much is removed, until it was noticed and for a while longer.
-    fn endure(&mut self, disk: &Disk) {
+    fn endure(&mut self, disk: &SmallDisk) {
         let (from, mut degraded) = (Instant::now(), None);
         while degraded.is_none_or(|since: Instant| since.elapsed() < FULL_FOR) {
             disk.fill();
@@ -166,8 +125,8 @@ impl Bench {
 
 #[test]
 fn a_full_disk_below_the_state_folder_holds_back_and_resumes() {
-    let Some(disk) = Disk::mount() else { return };
-    let Some(mut bench) = Bench::start(None, Some(disk.0.path()), "4MiB") else { return };
+    let Some(disk) = SmallDisk::mount() else { return };
+    let Some(mut bench) = Bench::start(None, Some(disk.path()), "4MiB") else { return };
     bench.endure(&disk);
     disk.free();
     bench.run.until_ready(RESUMED_WITHIN);
@@ -178,8 +137,8 @@ fn a_full_disk_below_the_state_folder_holds_back_and_resumes() {
 /// What was acknowledged without being in the journal would be gone.
 #[test]
 fn a_kill_while_the_disk_of_the_journal_is_full_loses_nothing() {
-    let Some(disk) = Disk::mount() else { return };
-    let Some(mut bench) = Bench::start(None, Some(disk.0.path()), "4MiB") else { return };
+    let Some(disk) = SmallDisk::mount() else { return };
+    let Some(mut bench) = Bench::start(None, Some(disk.path()), "4MiB") else { return };
     bench.endure(&disk);
     bench.run.kill();
     disk.free();
@@ -189,8 +148,8 @@ fn a_kill_while_the_disk_of_the_journal_is_full_loses_nothing() {
 
 #[test]
 fn a_full_disk_below_the_output_folder_holds_back_and_resumes() {
-    let Some(disk) = Disk::mount() else { return };
-    let Some(mut bench) = Bench::start(Some(disk.0.path()), None, "64MiB") else { return };
+    let Some(disk) = SmallDisk::mount() else { return };
+    let Some(mut bench) = Bench::start(Some(disk.path()), None, "64MiB") else { return };
     bench.endure(&disk);
     disk.free();
     bench.run.until_ready(RESUMED_WITHIN);

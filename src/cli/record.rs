@@ -63,7 +63,11 @@ fn write(plan: Plan, arguments: &Arguments) -> Result<u64, String> {
         .map(|source| runtime.spawn(take(source, plan.name.clone(), clock.clone(), batches.clone(), stop.clone())))
         .collect();
     drop(batches);
-    runtime.spawn(super::run::stop_at_signal(vec![stop.clone()], arguments.duration));
+    let signals = {
+        let _inside = runtime.enter();
+        super::run::Signals::listen()
+    };
+    runtime.spawn(super::run::stop_at_signal(signals, vec![stop.clone()], arguments.duration));
     let mut seq = 0;
     while let Some((payloads, done)) = arrived.blocking_recv() {
         for payload in payloads.iter() {

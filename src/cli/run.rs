@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Options, Outcome, Prepared, Resets, Running};
@@ -94,6 +95,10 @@ pub(super) fn drive(
         eprintln!("listening on http://{local}");
         runtime.spawn(http::serve(listener, telemetry.clone(), options.token.clone(), serving.clone()));
     }
+    let signals = {
+        let _inside = runtime.enter();
+        Signals::listen()
+    };
     let mut running: Vec<Running> = Vec::new();
     for (prepared, name) in prepared.into_iter().zip(names) {
         match prepared.launch(options, &runtime, &telemetry) {
@@ -106,7 +111,7 @@ pub(super) fn drive(
         }
     }
     let stops: Vec<CancellationToken> = running.iter().map(Running::stop_token).collect();
-    runtime.spawn(stop_at_signal(stops, duration));
+    runtime.spawn(stop_at_signal(signals, stops, duration));
     // Each is looked after by itself: the failure of one is told, and ends it, while the others go on.
     let outcomes = std::thread::scope(|scope| {
         let waiting: Vec<_> = running.into_iter().map(|running| scope.spawn(|| running.wait())).collect();
@@ -117,15 +122,21 @@ pub(super) fn drive(
     outcomes
 }
 
+/// The signals that stop a run. Listened to before anything runs: who finds it ready may stop it.
+pub(super) struct Signals(Option<(Signal, Signal)>);
+
+impl Signals {
+    /// To be called inside the runtime.
+    pub(super) fn listen() -> Self {
+        let signals = signal(SignalKind::interrupt()).and_then(|int| Ok((int, signal(SignalKind::terminate())?)));
+        Self(signals.inspect_err(|why| tracing::error!("cannot listen for signals, stop it with SIGKILL: {why}")).ok())
+    }
+}
+
 /// The first signal, or the end of `--for`, drains; a second signal ends the process at once.
-pub(super) async fn stop_at_signal(stops: Vec<CancellationToken>, duration: Option<Span>) {
+pub(super) async fn stop_at_signal(signals: Signals, stops: Vec<CancellationToken>, duration: Option<Span>) {
     let signals = async {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-        else {
-            tracing::error!("cannot listen for signals: stop it with SIGKILL");
-            return std::future::pending().await;
-        };
+        let Some((mut interrupt, mut terminate)) = signals.0 else { return std::future::pending().await };
         let (mut seen, stop) = (0, || stops.iter().for_each(CancellationToken::cancel));
         loop {
             tokio::select! {

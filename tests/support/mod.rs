@@ -11,8 +11,10 @@ pub mod mosquitto;
 pub mod numbered;
 pub mod parts;
 pub mod planted;
+pub mod points;
 pub mod process;
 pub mod proxy;
+pub mod small_disk;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

@@ -1,6 +1,7 @@
 //! The binary as a process that tests kill, stop, ask and read.
 
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -35,10 +36,16 @@ struct Said {
 impl Process {
     /// Writes the pipeline file into a folder, and runs it. Gives back at once: it may not even listen yet.
     pub fn start(folder: &Path, pipeline: &str) -> Self {
+        Self::start_with(folder, pipeline, &[])
+    }
+
+    /// The same with these in its environment.
+    pub fn start_with(folder: &Path, pipeline: &str, environment: &[(&str, &OsStr)]) -> Self {
         let (file, account) = (folder.join("pipeline.toml"), folder.join("account.json"));
         std::fs::write(&file, pipeline).unwrap();
         let _ = std::fs::remove_file(&account);
         let mut command = super::streamgauge();
+        command.envs(environment.iter().copied());
         command.arg("run").arg(&file).args(["--listen", "127.0.0.1:0", "--account"]).arg(&account);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -60,6 +67,13 @@ impl Process {
             shared.1.notify_all();
         });
         Self { child, said, account }
+    }
+
+    /// The last lines of stderr, when it has ended: all that it said is read by then.
+    pub fn said_in_the_end(&self) -> String {
+        let (said, told) = &*self.said;
+        drop(told.wait_timeout_while(said.lock().unwrap(), ANSWER_WITHIN, |said| !said.ended).unwrap());
+        self.said()
     }
 
     /// The last lines of stderr.
@@ -100,7 +114,7 @@ impl Process {
         let from = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                panic!("{what}: the process ended ({status})\n{}", self.said());
+                panic!("{what}: the process ended ({status})\n{}", self.said_in_the_end());
             }
             if holds(self) {
                 return;
@@ -134,7 +148,12 @@ impl Process {
     }
 
     pub fn alive(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
+        self.status().is_none()
+    }
+
+    /// How it ended, if it has.
+    pub fn status(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
     }
 
     /// `kill -9`. It must have been alive: what ends by itself is another story.

@@ -27,19 +27,22 @@ pub enum Kind {
     Sync,
 }
 
+/// What each kind is called.
+const KINDS: [(&str, Kind); 9] = [
+    ("create_folder", Kind::CreateFolder),
+    ("create", Kind::Create),
+    ("rename", Kind::Rename),
+    ("remove", Kind::Remove),
+    ("remove_folder", Kind::RemoveFolder),
+    ("sync_folder", Kind::SyncFolder),
+    ("write_at", Kind::Write),
+    ("set_len", Kind::SetLen),
+    ("sync", Kind::Sync),
+];
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::CreateFolder => "create_folder",
-            Self::Create => "create",
-            Self::Rename => "rename",
-            Self::Remove => "remove",
-            Self::RemoveFolder => "remove_folder",
-            Self::SyncFolder => "sync_folder",
-            Self::Write => "write_at",
-            Self::SetLen => "set_len",
-            Self::Sync => "sync",
-        })
+        f.write_str(KINDS.iter().find(|(_, kind)| kind == self).map_or("", |(name, _)| name))
     }
 }
 
@@ -89,7 +92,8 @@ impl Effect {
 /// An effect on some of the operations that change something in its scope. They are counted from 1.
 ///
 /// As a text: `exit@17` is before the 17th operation, `enospc@17..` at this and all that come, `eio@17..19` at three of
-/// them, and `nosync` at all. What follows a colon is the scope, a part of a path: `exit@3:checkpoints/`.
+/// them, and `nosync` at all. What follows a colon is the scope, a part of a path, with or without the kind of the operation
+/// and a space before it: `exit@3:checkpoints/`, `eio@2:sync journal/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// What happens.
@@ -98,7 +102,8 @@ pub struct Fault {
     pub first: u64,
     /// The last.
     pub last: u64,
-    /// A part of the path, of one of the two in a rename. Only operations with it are counted.
+    /// A part of the path, of one of the two in a rename; before it may stand a kind and a space. Only operations with it
+    /// are counted.
     pub scope: Option<String>,
 }
 
@@ -120,7 +125,13 @@ impl Fault {
 
     /// Whether it counts such an operation.
     pub(super) fn concerns(&self, kind: Kind, paths: &[&Path]) -> bool {
-        let inside = |scope: &String| paths.iter().any(|path| path.to_string_lossy().contains(scope));
+        let inside = |scope: &String| {
+            let named = scope
+                .split_once(' ')
+                .and_then(|(name, part)| Some((KINDS.iter().find(|(known, _)| *known == name)?.1, part)));
+            let (only, part) = named.map_or((None, scope.as_str()), |(kind, part)| (Some(kind), part));
+            only.is_none_or(|only| only == kind) && paths.iter().any(|path| path.to_string_lossy().contains(part))
+        };
         self.effect.concerns(kind) && self.scope.as_ref().is_none_or(inside)
     }
 
@@ -189,6 +200,7 @@ mod tests {
             ("eio@2..3", Fault { effect: Effect::Eio, first: 2, last: 3, scope: None }),
             ("torn@4:journal/", Fault::once(Effect::Torn, 4).within("journal/")),
             ("nosync", Fault::from(Effect::NoSync, 1)),
+            ("eio@2:sync journal/", Fault::once(Effect::Eio, 2).within("sync journal/")),
             ("nosync-folder@2:a:b", Fault::once(Effect::NoSyncFolder, 2).within("a:b")),
         ];
         for (text, fault) in cases {
@@ -197,6 +209,17 @@ mod tests {
         }
         let two = Fault::parse_all("nosync,eio@9");
         assert_eq!(two, Ok(vec![Fault::from(Effect::NoSync, 1), Fault::once(Effect::Eio, 9)]));
+    }
+
+    #[test]
+    fn a_scope_is_a_part_of_a_path_with_or_without_a_kind() {
+        let concerns = |scope: &str, kind, path: &str| {
+            Fault::once(Effect::Eio, 1).within(scope).concerns(kind, &[Path::new("a/from"), Path::new(path)])
+        };
+        assert!(concerns("to", Kind::Sync, "b/to") && concerns("from", Kind::Rename, "b/to"));
+        assert!(concerns("sync b/", Kind::Sync, "b/to") && !concerns("sync b/", Kind::SyncFolder, "b/to"));
+        assert!(!concerns("sync c", Kind::Sync, "b/to"));
+        assert!(concerns("my file", Kind::Sync, "b/my file") && !concerns("sync file", Kind::Sync, "b/sync file"));
     }
 
     #[test]

@@ -157,20 +157,24 @@ impl Keeper {
         payloads.raise_arrivals(|arrival| self.writer.monotone(arrival));
         while !payloads.is_empty() {
             let first = self.patiently(|writer| writer.push(&Record::Payload(payloads.get(0))))?;
-            let mut taken = 1;
-            while taken < payloads.len() {
-                match self.writer.push(&Record::Payload(payloads.get(taken))) {
-                    Ok(()) => taken += 1,
-                    Err(Stuck::Failed(error)) => return Err(error.into()),
-                    // What gets stuck is tried again, patiently, as the first of the rest: marks may come in between.
-                    Err(Stuck::Full(_) | Stuck::Quota) => break,
-                }
-            }
-            let rest = if taken < payloads.len() { payloads.split_off(taken) } else { Payloads::default() };
+            // What gets stuck is tried again, patiently, as the first of the rest: marks may come in between.
+            let rest = self.push_rest(&payloads)?.map_or_else(Payloads::default, |index| payloads.split_off(index));
             self.hold(first, Crossing::Payloads(payloads));
             payloads = rest;
         }
         Ok(())
+    }
+
+    /// Takes all but the first, up to one that gets stuck, whose index it gives. What fails is not tried again.
+    fn push_rest(&mut self, payloads: &Payloads) -> Result<Option<usize>, KeeperError> {
+        for index in 1..payloads.len() {
+            match self.writer.push(&Record::Payload(payloads.get(index))) {
+                Ok(()) => {}
+                Err(Stuck::Failed(error)) => return Err(error.into()),
+                Err(Stuck::Full(_) | Stuck::Quota) => return Ok(Some(index)),
+            }
+        }
+        Ok(None)
     }
 
     fn hold(&mut self, first: u64, crossing: Crossing) {

@@ -97,6 +97,14 @@ pub enum JournalError {
         /// Why it failed.
         why: io::Error,
     },
+    /// A sync failed: nobody knows what is on the disk, and trying again would not tell.
+    #[error("journal: cannot make `{}` durable: {why}", path.display())]
+    Lost {
+        /// Which file or folder.
+        path: PathBuf,
+        /// Why it failed.
+        why: io::Error,
+    },
     /// A record that was safe once is not what it was.
     #[error(
         "journal: `{}` is damaged at byte {offset}: {why}; what was acknowledged is lost there. Restore the file, or run with \
@@ -130,8 +138,7 @@ impl JournalError {
 
     /// A sync has failed. That is never tried again, also where it failed because the disk is full.
     fn lost(path: &Path, why: io::Error) -> Self {
-        let why = if is_full(&why) { io::Error::other(format!("{why}, in a sync")) } else { why };
-        Self::disk("sync", path, why)
+        Self::Lost { path: path.to_owned(), why }
     }
 
     /// Whether the disk is full, which may pass.

@@ -1,7 +1,6 @@
 //! The journal as a start finds it: what is whole, what was being written in a crash, what is damaged.
 
-use std::cmp::Ordering;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 
 use crate::disk::{self, Disk};
@@ -12,7 +11,7 @@ use crate::ingest::journal::record::{Decoded, HEAD, Record, decode};
 use crate::ingest::journal::{JournalError, JournalSettings, Position, segment};
 
 /// How many redeliveries are looked for at most: MQTT has no more packet ids.
-const REDELIVERIES_MAX: usize = 65_535;
+pub(super) const REDELIVERIES_MAX: usize = 65_535;
 /// Records that may be missing before one that is looked for behind a damage: a bound for what can be a number at all.
 const AHEAD_MAX: u64 = 1 << 32;
 const HEADER: usize = segment::HEADER as usize;
@@ -53,6 +52,8 @@ pub struct Recovered {
     pub connection: u32,
     /// What may be delivered again, in the order of arrival.
     pub redeliveries: Vec<Redelivery>,
+    /// How many of them are in which segment, ascending.
+    pub(super) redeliverable: BTreeMap<u64, u64>,
     /// Stretches without a good record, whose loss was accepted.
     pub holes: Vec<(Position, Position)>,
     /// How many records were in them.
@@ -95,11 +96,12 @@ pub fn recover(
     if !numbers.contains(&from.segment) {
         return Err(missing(from.segment));
     }
+    scan.earlier(disk, folder, &numbers);
     let mut used = 0;
     for segment in numbers.iter().copied() {
         let path = segment::path(folder, segment);
         used += disk.file_len(&path).map_err(|why| JournalError::disk("read", &path, why))?;
-        if segment + 1 < from.segment {
+        if segment < from.segment {
             continue;
         }
         let bytes = disk::read(disk, &path).map_err(|why| JournalError::disk("read", &path, why))?;
@@ -148,6 +150,21 @@ fn cut_off(
     Ok(())
 }
 
+/// Whether the broker may send it again.
+fn is_redeliverable(record: &Record<'_>) -> bool {
+    matches!(record, Record::Payload(payload) if payload.delivery.qos > 0)
+}
+
+/// The records at the beginning of a segment.
+fn each_record(bytes: &[u8], mut each: impl FnMut(&Record<'_>)) {
+    let mut properties = Vec::new();
+    let mut at = HEADER;
+    while let Some(Decoded::Record(_, record, len)) = bytes.get(at..).map(|rest| decode(rest, &mut properties)) {
+        each(&record);
+        at += len;
+    }
+}
+
 /// A stretch that is no record, until it is known what it is.
 struct Wrong {
     path: PathBuf,
@@ -177,6 +194,7 @@ impl Scan {
             arrival: Timestamp::START,
             connection: 0,
             redeliveries: Vec::new(),
+            redeliverable: BTreeMap::new(),
             holes: Vec::new(),
             lost: 0,
             segments: (from.segment, None),
@@ -185,15 +203,12 @@ impl Scan {
     }
 
     fn segment(&mut self, path: &Path, segment: u64, bytes: &[u8]) -> Result<(), JournalError> {
-        let from = match segment.cmp(&self.found.from.segment) {
-            Ordering::Less => bytes.len(),
-            Ordering::Equal => usize::try_from(self.found.from.offset).unwrap_or(usize::MAX).min(bytes.len()),
-            Ordering::Greater => HEADER,
+        let from = if segment == self.found.from.segment {
+            usize::try_from(self.found.from.offset).unwrap_or(usize::MAX).min(bytes.len())
+        } else {
+            HEADER
         };
-        self.before(bytes.get(..from).unwrap_or_default());
-        if from == bytes.len() && segment < self.found.from.segment {
-            return Ok(());
-        }
+        self.before(segment, bytes.get(..from).unwrap_or_default());
         match segment::check(path, segment, bytes) {
             Err(error @ JournalError::Newer { .. }) => return Err(error),
             Err(error) if !self.accept_loss => return Err(error),
@@ -223,14 +238,26 @@ impl Scan {
         Ok(())
     }
 
-    /// What stands before the place where the reader goes on: only what the broker may send again is of interest.
-    fn before(&mut self, bytes: &[u8]) {
-        let mut properties = Vec::new();
-        let mut at = HEADER;
-        while let Some(Decoded::Record(_, record, len)) = bytes.get(at..).map(|rest| decode(rest, &mut properties)) {
-            self.note(&record);
-            at += len;
+    /// Segments before the one where the reader goes on, back to where nothing can be delivered again any more. What cannot
+    /// be read there ends it: no state depends on it.
+    fn earlier(&mut self, disk: &dyn Disk, folder: &Path, numbers: &[u64]) {
+        let (mut segments, mut count) = (Vec::new(), 0);
+        let mut next = self.found.from.segment;
+        for segment in numbers.iter().copied().rev().filter(|segment| *segment < self.found.from.segment) {
+            if segment + 1 != next || count >= REDELIVERIES_MAX {
+                break;
+            }
+            let Ok(bytes) = disk::read(disk, &segment::path(folder, segment)) else { break };
+            each_record(&bytes, |record| count += usize::from(is_redeliverable(record)));
+            segments.push((segment, bytes));
+            next = segment;
         }
+        segments.into_iter().rev().for_each(|(segment, bytes)| self.before(segment, &bytes));
+    }
+
+    /// What stands before the place where the reader goes on: only what the broker may send again is of interest.
+    fn before(&mut self, segment: u64, bytes: &[u8]) {
+        each_record(bytes, |record| self.note(segment, record));
     }
 
     /// Takes a good record.
@@ -266,7 +293,7 @@ impl Scan {
             self.found.holes.push((wrong.at, here));
             self.wrong = None;
         }
-        self.note(record);
+        self.note(here.segment, record);
         if let Record::Payload(payload) = record {
             let (count, bytes) = self.found.payloads;
             self.found.payloads = (count + 1, bytes + payload.body.len() as u64);
@@ -280,7 +307,10 @@ impl Scan {
         Ok(())
     }
 
-    fn note(&mut self, record: &Record<'_>) {
+    fn note(&mut self, segment: u64, record: &Record<'_>) {
+        if is_redeliverable(record) {
+            *self.found.redeliverable.entry(segment).or_default() += 1;
+        }
         match record {
             Record::Payload(payload) => self.payload(payload),
             Record::Barrier(epoch) | Record::Stop(epoch) => self.found.epoch = self.found.epoch.max(Some(*epoch)),

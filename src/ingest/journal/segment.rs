@@ -39,7 +39,7 @@ pub(super) fn clear(disk: &dyn Disk, folder: &Path) -> Result<(), JournalError> 
     Ok(())
 }
 
-/// Makes a segment of `len` bytes, durable. It gets its name when it is whole; what was begun and could not be finished is
+/// Makes a segment of `len` bytes, durable; where a sync fails, the error is [`JournalError::Lost`]. It gets its name when it is whole; what was begun and could not be finished is
 /// removed, so that a full disk is not kept full.
 pub(super) fn create(disk: &dyn Disk, folder: &Path, number: u64, len: u64) -> Result<Box<dyn DiskFile>, JournalError> {
     let tmp = folder.join(format!("{number:012}{UNFINISHED}"));

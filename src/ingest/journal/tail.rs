@@ -1,6 +1,6 @@
 //! The reading end: the newest records from memory, older ones from their segments.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,10 +11,13 @@ use crate::flow::message::Epoch;
 use crate::flow::payload::Payloads;
 use crate::ingest::feed::Crossing;
 use crate::ingest::journal::record::{Decoded, HEAD, Record, decode};
+use crate::ingest::journal::recover::REDELIVERIES_MAX;
 use crate::ingest::journal::{JournalError, JournalSettings, Position, Recovered, segment};
 
 /// How much of a segment is read at once.
 const WINDOW_BYTES: usize = 1 << 20;
+/// Segments that only redeliveries are known by take at most this part of the quota.
+const REDELIVERABLE_PART: u64 = 8;
 
 /// What the keeper and the reader share.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ struct State {
     end: Position,
     next: u64,
     over: Over,
+    /// How many payloads that the broker may send again are in which segment, ascending; as many as that can be, or more.
+    redeliverable: BTreeMap<u64, u64>,
 }
 
 /// Whether more will come.
@@ -65,6 +70,7 @@ impl Shared {
             end: recovered.end,
             next: recovered.next,
             over: Over::No,
+            redeliverable: recovered.redeliverable.clone(),
         };
         let (state, used) = (Mutex::new(state), AtomicU64::new(recovered.used));
         let (quota, folder) = (settings.quota, settings.folder.clone());
@@ -78,6 +84,7 @@ impl Shared {
     /// Lets the reader have what was made durable: one crossing, whose first record has this number.
     pub(super) fn push(&self, first: u64, crossing: Crossing, next: (Position, u64), bytes_max: usize) {
         let mut state = self.lock();
+        state.redeliverable(&crossing);
         state.entries_bytes += bytes_of(&crossing);
         if matches!(crossing, Crossing::End { .. }) {
             state.over = Over::Yes(Some(first));
@@ -113,6 +120,24 @@ impl Shared {
     }
 }
 
+impl State {
+    /// Counts what the broker may send again. A crossing begins where the last ended, so no segment is counted too late.
+    fn redeliverable(&mut self, crossing: &Crossing) {
+        let Crossing::Payloads(payloads) = crossing else { return };
+        let count = payloads.iter().filter(|payload| payload.delivery.qos > 0).count() as u64;
+        if count > 0 {
+            *self.redeliverable.entry(self.end.segment).or_default() += count;
+            let all: u64 = self.redeliverable.values().sum();
+            // The oldest segment is of no interest when the others have as many as there can be.
+            if let Some(oldest) = self.redeliverable.first_entry()
+                && all - oldest.get() >= REDELIVERIES_MAX as u64
+            {
+                oldest.remove();
+            }
+        }
+    }
+}
+
 fn bytes_of(crossing: &Crossing) -> usize {
     if let Crossing::Payloads(payloads) = crossing { payloads.memory_bytes() } else { 0 }
 }
@@ -122,9 +147,12 @@ fn bytes_of(crossing: &Crossing) -> usize {
 pub struct Handle(pub(super) Arc<Shared>);
 
 impl Handle {
-    /// Removes segments of which no checkpoint needs anything any more, but for the newest `keep` bytes of them.
+    /// Removes segments of which no checkpoint needs anything any more, but for the newest `keep` bytes of them, and those
+    /// by which payloads are known that the broker may send again, as far as a part of the quota goes.
     pub fn release(&self, needed: Position, keep: u64) -> Result<(), JournalError> {
-        let Shared { folder, disk, used, .. } = &*self.0;
+        let Shared { folder, disk, used, quota, .. } = &*self.0;
+        let known_by = self.0.lock().redeliverable.keys().next().copied().unwrap_or(u64::MAX);
+        let mut gone = Vec::new();
         let all = segment::list(&**disk, folder)?;
         let old: Vec<u64> = all.into_iter().filter(|number| *number < needed.segment).collect();
         let mut kept = 0;
@@ -132,10 +160,15 @@ impl Handle {
             let path = segment::path(folder, number);
             let len = disk.file_len(&path).map_err(|why| JournalError::disk("read", &path, why))?;
             kept += len;
-            if kept > keep {
-                disk.remove(&path).map_err(|why| JournalError::disk("remove", &path, why))?;
-                used.fetch_sub(len, Relaxed);
+            let known_by = number >= known_by && kept <= quota / REDELIVERABLE_PART;
+            if kept > keep && !known_by {
+                gone.push((path, len));
             }
+        }
+        // The oldest first: what is left has no holes.
+        for (path, len) in gone.into_iter().rev() {
+            disk.remove(&path).map_err(|why| JournalError::disk("remove", &path, why))?;
+            used.fetch_sub(len, Relaxed);
         }
         self.0.changed.notify_all();
         Ok(())
