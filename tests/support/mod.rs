@@ -11,6 +11,8 @@ pub mod numbered;
 pub mod parts;
 pub mod process;
 pub mod proxy;
+pub mod publisher;
+pub mod tree;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
