@@ -272,7 +272,9 @@ fn a_replay_of_the_journal_gives_the_bytes_of_the_live_run() {
     }
     let before = tree(&state);
     let mut replays = Replays { folder, state: state.clone(), count: 0 };
-    for sizes in ["", "", "batch_rows = 1", "batch_rows = 7\nchannel_batches = 1", "batch_rows = 1000\nchannel_batches = 64"] {
+    for sizes in
+        ["", "", "batch_rows = 1", "batch_rows = 7\nchannel_batches = 1", "batch_rows = 1000\nchannel_batches = 64"]
+    {
         let (visible, replayed) = replays.replay(sizes);
         assert_same_tree(&format!("replay with `{sizes}`"), &live, &visible);
         assert_eq!(of_the_journal(replayed), account, "replay with `{sizes}`");
@@ -321,7 +323,8 @@ fn sources_that_are_silent_or_away_do_not_hold_up_the_others() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     // An epoch would let them go anyway.
-    let head = format!("[pipeline]\nname = \"held\"\nepoch = \"1h\"\nstate = {:?}\n", folder.join("state").to_str().unwrap());
+    let head =
+        format!("[pipeline]\nname = \"held\"\nepoch = \"1h\"\nstate = {:?}\n", folder.join("state").to_str().unwrap());
     let sources = source("a", broker.port) + &source("silent", broker.port) + &source("away", free_port());
     let meet = "[operators.all]\ntype = \"filter\"\ninputs = [\"silent\", \"a\", \"away\"]\nwhere = \"n >= 0\"\n\
                 [sinks.live]\ntype = \"metrics\"\ninputs = [\"all\", \"away\"]\nlabels = [\"device\"]\n";

@@ -3,6 +3,7 @@
 use crate::bench::{Bench, MORE, PIPELINE, WITHIN, change};
 use crate::support::process::Process;
 use crate::support::tree::{assert_same_tree, copy, tree};
+use crate::support::{streamgauge, succeed};
 
 /// Numbers of a run: no window ends with one.
 const RUN: u64 = 137;
@@ -12,13 +13,14 @@ fn what_state_does_not_depend_on_may_change_and_windows_stay_whole() {
     let Some(mut bench) = Bench::start() else { return };
     let mut text = PIPELINE.to_owned();
     bench.pass(&text, &[], &[("feed", RUN)]);
-    let filter = "[operators.early]\ntype = \"filter\"\ninputs = [\"known\"]\nwhere = \"n < 1000000\"\n[operators.by_second]\n";
-    let changes: [(&str, &str, &str); 5] = [
-        ("a filter before the window", "[operators.by_second]\n", filter),
-        ("the window reads it", "window\"\ninputs = [\"known\"]", "window\"\ninputs = [\"early\"]"),
+    let filter = "[operators.early]\ntype = \"filter\"\ninputs = [\"known\"]\nwhere = \"n < 1000000\"\n\
+                  [operators.by_second]\ntype = \"window\"\ninputs = [\"early\"]\n";
+    let sink = "[sinks.again]\ntype = \"parquet\"\ninputs = [\"known\"]\npath = \"OUT/again\"\n[sinks.latest]";
+    let changes: [(&str, &str, &str); 4] = [
+        ("a filter", "[operators.by_second]\ntype = \"window\"\ninputs = [\"known\"]\n", filter),
         ("lateness", "group_by = [\"device\"]", "group_by = [\"device\"]\nallowed_lateness = \"10ms\""),
         ("the epoch", "epoch = \"200ms\"", "epoch = \"350ms\""),
-        ("a sink", "[sinks.latest]", "[sinks.again]\ntype = \"parquet\"\ninputs = [\"known\"]\npath = \"OUT/again\"\n[sinks.latest]"),
+        ("a sink", "[sinks.latest]", sink),
     ];
     let mut before = 0;
     for (what, from, to) in changes {
@@ -70,6 +72,21 @@ fn a_source_that_was_added_and_killed_before_a_checkpoint_loses_nothing() {
     all.sort_unstable();
     assert_eq!(bench.raw("raw"), all);
     bench.assert_windows(260, 2);
+}
+
+/// A replay with a source that was added later: its rows are where they were. Windows are those of the whole pipeline, which
+/// then waits for both.
+#[test]
+fn a_journal_that_began_later_can_be_replayed() {
+    let Some(mut bench) = Bench::start() else { return };
+    bench.pass(PIPELINE, &[], &[("feed", 150)]);
+    bench.pass(&both(), &[], &[("more", 200), ("feed", 200)]);
+    bench.pass(&both(), &[], &[("more", 150)]);
+    let file = bench.path("replay.toml");
+    std::fs::write(&file, bench.text(&both().replace("OUT", "OUT-replay"))).unwrap();
+    succeed(streamgauge().arg("replay").arg(&file).arg("--journal").arg(bench.path("state")));
+    let raw = |out: &str| tree(&bench.path(out).join("raw"));
+    assert_same_tree("the replay", &raw("out"), &raw("out-replay"));
 }
 
 /// The state of a run with open windows, and the file of a folder of its own for it.

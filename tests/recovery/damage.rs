@@ -5,10 +5,13 @@ use std::path::Path;
 
 use crate::bench::{Bench, PIPELINE, WITHIN, change, newest, received};
 use crate::support::tree::{assert_same_tree, copy, tree};
+use crate::support::{streamgauge, succeed};
 
 /// The bench after a run with open windows; the stop was the last thing.
 fn stopped() -> Option<Bench> {
     let mut bench = Bench::start()?;
+    // A run of nothing is an epoch, too: there are three of them.
+    bench.pass(PIPELINE, &[], &[]);
     bench.pass(PIPELINE, &[], &[("feed", 130)]);
     bench.pass(PIPELINE, &[], &[("feed", 130)]);
     Some(bench)
@@ -99,6 +102,62 @@ fn a_damaged_checkpoint_is_passed_over_and_the_outcome_is_the_same() {
     bench.assert_windows(430, 1);
 }
 
+/// A journal of which the beginning is gone: a replay begins with the oldest checkpoint, and the state can still be given up.
+#[test]
+fn without_the_beginning_of_the_journal_its_rest_is_of_use() {
+    let Some(mut bench) = Bench::start() else { return };
+    let small = change(PIPELINE, "32MiB", "1MiB");
+    for _ in 0..6 {
+        bench.pass(&small, &[], &[("feed", 1_000)]);
+    }
+    let journal = bench.path("state/journal/feed");
+    assert!(!journal.join("000000000001.journal").exists(), "the beginning is gone");
+    let (state, out) = (bench.path("state"), bench.path("out"));
+    let (before, live) = (tree(&state), tree(&out));
+    let file = bench.path("replay.toml");
+    fs::write(&file, bench.text(&small.replace("OUT", "OUT-replay"))).unwrap();
+    succeed(streamgauge().arg("replay").arg(&file).arg("--journal").arg(&state));
+    let replayed = tree(&bench.path("out-replay"));
+    for sink in ["raw", "windows"] {
+        assert!(replayed.keys().any(|path| path.starts_with(sink)), "{sink}");
+    }
+    let of_live = replayed.keys().map(|path| (path.clone(), live[path].clone())).collect();
+    assert_same_tree("the replay", &of_live, &replayed);
+    assert_same_tree("the state folder", &before, &tree(&state));
+
+    for checkpoint in newest(&state.join("checkpoints"), ".checkpoint") {
+        flip(&checkpoint, 60);
+    }
+    bench.refused("all damaged", &small, &[]);
+    bench.pass(&small, &["--reset-state"], &[("feed", 300)]);
+    assert_eq!(bench.raw("raw"), (0..6_300).collect::<Vec<_>>());
+    bench.pass(&small, &[], &[("feed", 300)]);
+    assert_eq!(bench.raw("raw"), (0..6_600).collect::<Vec<_>>());
+}
+
+/// What a crash leaves half written is cut off by a start, and passed over by a replay, which changes nothing.
+#[test]
+fn a_replay_does_not_cut_off_what_a_crash_left() {
+    let Some(bench) = stopped() else { return };
+    let segment = newest(&bench.path("state/journal/feed"), ".journal").pop().unwrap();
+    let mut bytes = fs::read(&segment).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[end + 20..end + 60].fill(0x55);
+    fs::write(&segment, bytes).unwrap();
+    let (before, live) = (bench.state(), tree(&bench.path("out")));
+    let file = bench.path("replay.toml");
+    fs::write(&file, bench.text(&PIPELINE.replace("OUT", "OUT-replay"))).unwrap();
+    succeed(streamgauge().arg("replay").arg(&file).arg("--journal").arg(bench.path("state")));
+    assert_same_tree("the replay", &live, &tree(&bench.path("out-replay")));
+    assert_same_tree("the state folder", &before, &bench.state());
+    let record = bench.path("state/journal/feed/000000000001.journal");
+    let at = fs::read(&record).unwrap().windows(6).position(|window| window == br#""n":30"#).unwrap();
+    flip(&record, at + 5);
+    let said = streamgauge().arg("replay").arg(&file).arg("--journal").arg(bench.path("state")).output().unwrap();
+    let said = String::from_utf8(said.stderr).unwrap();
+    assert!(said.contains("is damaged at byte "), "damage is no reason to begin later: {said}");
+}
+
 /// Nothing to go on from: it says so, and what to do; with the word that it names, it goes on behind what was committed.
 #[test]
 fn without_any_whole_checkpoint_nothing_is_guessed() {
@@ -107,7 +166,9 @@ fn without_any_whole_checkpoint_nothing_is_guessed() {
         flip(&checkpoint, 60);
     }
     let said = bench.refused("all damaged", PIPELINE, &[]);
-    for expected in ["none of the checkpoints in `", "its checksum is wrong", "Restore one of them, or run with --reset-state"] {
+    for expected in
+        ["none of the checkpoints in `", "its checksum is wrong", "Restore one of them, or run with --reset-state"]
+    {
         assert!(said.contains(expected), "{expected}: {said}");
     }
     let before = tree(&bench.path("out"));

@@ -55,10 +55,14 @@ fn the_newest_rows_are_shown_again_after_a_kill() {
         run.until("the same rows", WITHIN, |run| latest(run).as_ref() == Some(&before));
     }
     bench.publish("feed", 100);
-    run.until("the fourth window", WITHIN, |run| latest(run).is_some_and(|rows| rows.iter().all(|row| row["last"].as_u64() >= Some(398))));
+    run.until("the fourth window", WITHIN, |run| {
+        latest(run).is_some_and(|rows| rows.iter().all(|row| row["last"].as_u64() >= Some(398)))
+    });
     run.kill();
     run = bench.run(PIPELINE, &[]);
-    run.until("the rows after", WITHIN, |run| latest(run).is_some_and(|rows| rows.iter().all(|row| row["last"].as_u64() >= Some(398))));
+    run.until("the rows after", WITHIN, |run| {
+        latest(run).is_some_and(|rows| rows.iter().all(|row| row["last"].as_u64() >= Some(398)))
+    });
     run.terminate(WITHIN);
 }
 

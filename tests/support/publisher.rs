@@ -60,6 +60,9 @@ impl Client {
         self.packets.clear();
         let mut acknowledgements = vec![0; 4 * std::mem::take(&mut self.in_flight)];
         self.stream.read_exact(&mut acknowledgements).unwrap();
-        assert!(acknowledgements.chunks(4).all(|packet| packet[..2] == [0x40, 2]), "acknowledgements, and nothing else");
+        assert!(
+            acknowledgements.chunks(4).all(|packet| packet[..2] == [0x40, 2]),
+            "acknowledgements, and nothing else"
+        );
     }
 }
