@@ -180,7 +180,7 @@ impl Live {
         let (out, state) = (out.unwrap_or(folder.path()).join("out"), folder.path().join("state"));
         let state = Some((state.as_path(), "16MiB"));
         let text = Pipeline { broker_port: broker.port, out: &out, state, epoch: "200ms" }.text();
-        let mut run = Process::start_with(folder.path(), &text, &[("STREAMGAUGE_FAULT", OsStr::new(fault))]);
+        let mut run = Process::start_in(folder.path(), &text, &[("STREAMGAUGE_FAULT", OsStr::new(fault))]);
         run.until_ready(READY_WITHIN);
         let publisher = Publisher::start(broker.port, MESSAGES_PER_SECOND);
         publisher.go();

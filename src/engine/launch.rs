@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::account::Counted;
 use crate::engine::checkpoint::checkpointer::{self, Checkpointer, Known, Report, Reporter};
-use crate::engine::checkpoint::manifest::{PartFile, StageState};
+use crate::engine::checkpoint::manifest::{Counts, PartFile, SourceCounts, StageState};
 use crate::engine::checkpoint::store::Store;
 use crate::engine::probe::{Arrivals, probe, remember};
 use crate::engine::recovery::{self, LaunchError, Recovery, wanted};
@@ -119,7 +119,23 @@ fn known(plan: &Plan, stages: &[Counted], recovery: Option<&Recovery>) -> Vec<Kn
         let state = StageState { kind: wanted.kind.to_owned(), identity: wanted.identity, files: Vec::new(), ..found };
         Known { name: wanted.name, state, journal: None }
     };
-    wanted(plan).into_iter().zip(stages).map(known).collect()
+    let known = wanted(plan).into_iter().zip(stages).map(known).collect();
+    if !add_up(stages) {
+        tracing::info!("the pipeline has another shape than the one that was counted; its account begins anew");
+        let nothing = Counts { source: Some(SourceCounts::default()), ..Counts::default() };
+        stages.iter().for_each(|counted| nothing.restore(&counted.meter, counted.source.as_deref()));
+    }
+    known
+}
+
+/// Whether every stage has counted as many rows as were sent to it: not where stages came or went, or read others.
+fn add_up(stages: &[Counted]) -> bool {
+    let sent =
+        |(from, port): &(usize, crate::flow::outbox::Port)| stages[*from].meter.rows_out[*port as usize].load(Relaxed);
+    let adds_up = |stage: &Counted| {
+        stage.source.is_some() || stage.inputs.iter().map(sent).sum::<u64>() == stage.meter.rows_in.load(Relaxed)
+    };
+    stages.iter().all(adds_up)
 }
 
 struct Launching<'a> {
@@ -260,6 +276,7 @@ impl Launching<'_> {
             keep: Box::new(keep),
             slices: self.slices,
             taken: 0,
+            before: self.first_epoch()..self.recovery.as_ref().map_or(Epoch(0), |recovery| recovery.begins[stage]),
             outbox: self.wiring.outbox(stage, self.rows_max),
         };
         let restored = self.known[stage].state.source;

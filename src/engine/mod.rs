@@ -9,6 +9,7 @@ mod probe;
 mod recovery;
 pub mod stage;
 pub mod supervise;
+mod untouched;
 mod wiring;
 
 use std::net::SocketAddr;

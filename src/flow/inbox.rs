@@ -13,8 +13,12 @@ use crate::flow::time::Timestamp;
 /// The receiving end of a stage: the lowest watermark of the inputs, their barriers aligned, one `End`.
 ///
 /// Where several inputs meet, the order of what comes out is a function of the streams alone, never of threads: each stream
-/// is cut into slices by its marks, and slices go in the order of their marks, then of the inputs. An input is read until
-/// its slice is whole, so at most one slice of each waits here.
+/// is cut into slices by its marks, and slices go in the order of their marks, then of the inputs; those of one mark become
+/// one. An input is read until its slice is whole, so at most one slice of each waits here.
+///
+/// That marks go strictly up, also behind a merge, is what keeps a graph from standing still where a stream meets what was
+/// made of it: an input that is not read shows the first mark of its sources beyond the last that was handed out, so each
+/// source has sent everything that the other inputs need to show theirs.
 #[derive(Debug)]
 pub struct Inbox {
     inputs: Vec<Input>,
@@ -86,7 +90,9 @@ impl Inbox {
             self.current = None;
             if let State::Sliced(mark) = input.state {
                 input.state = State::Open;
-                return Ok(Some(Message::Mark(mark)));
+                // One slice for all inputs of this mark: before it is over nothing more is read, and no mark comes twice.
+                self.current = self.inputs.iter().position(|input| input.state == State::Sliced(mark));
+                return Ok(self.current.is_none().then_some(Message::Mark(mark)));
             }
         }
         while self.inputs.iter().any(|input| input.state == State::Open) {

@@ -8,7 +8,7 @@ use crate::flow::time::Timestamp;
 ///
 /// Invariants of every stream of messages:
 /// - watermarks never go back, and no row older than the last one follows it, but for late rows;
-/// - marks go up; they come only in pipelines where streams meet;
+/// - marks go strictly up; they come only in pipelines where streams meet;
 /// - barriers count up by one;
 /// - `End` comes once, and last. A stream that is cut off without it has failed.
 #[derive(Clone, Debug, PartialEq)]

@@ -67,12 +67,14 @@ pub struct Intake {
     pub slices: Option<Slices>,
     /// Payloads taken so far, also before a restart.
     pub taken: u64,
+    /// Epochs that were over before the source was there: the others' barriers wait for it.
+    pub before: Range<Epoch>,
     /// The way on.
     pub outbox: Outbox,
 }
 
 /// Where a source is at the end of an epoch: all that an intake needs to go on from there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceState {
     /// The next record of the journal.
     pub position: Position,
@@ -148,6 +150,11 @@ impl Intake {
     pub fn run(mut self, mut inflow: Inflow, restored: Option<SourceState>) -> Result<(), IntakeError> {
         if let Some(state) = restored {
             self.restore(state)?;
+        }
+        let mut before = self.before.start;
+        while before < self.before.end {
+            self.outbox.send(Message::Barrier(before))?;
+            before = before.next();
         }
         while let Some((crossing, next)) = self.wait(&mut inflow)? {
             match crossing {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use streamgauge::disk::memory::MemoryDisk;
-use streamgauge::disk::{Disk, SharedDisk};
+use streamgauge::disk::SharedDisk;
 use streamgauge::flow::time::Timestamp;
 use streamgauge::ingest::journal::{JournalSettings, Position, recover};
 

@@ -14,7 +14,9 @@ pub mod planted;
 pub mod points;
 pub mod process;
 pub mod proxy;
+pub mod publisher;
 pub mod small_disk;
+pub mod tree;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

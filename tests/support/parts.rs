@@ -138,6 +138,11 @@ impl Endless {
         let given = Arc::new(AtomicU64::new(0));
         (Self { topics: Topics::default(), given: given.clone(), limit }, given)
     }
+
+    /// Goes on where another one was, as a broker does.
+    pub fn again(given: Arc<AtomicU64>, limit: u64) -> Self {
+        Self { topics: Topics::default(), given, limit }
+    }
 }
 
 /// Fails, and says why: each `write` asks `how`.

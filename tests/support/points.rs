@@ -157,7 +157,7 @@ impl Bench {
         let _ = std::fs::remove_file(&log);
         let fault = point.map(ToString::to_string).unwrap_or_default();
         let environment = [("STREAMGAUGE_FAULT", OsStr::new(&fault)), ("STREAMGAUGE_FAULT_LOG", log.as_os_str())];
-        let mut run = Process::start_with(self.folder.path(), &self.text, &environment);
+        let mut run = Process::start_in(self.folder.path(), &self.text, &environment);
         let mut progress = Progress::of(&self.out().join("raw"));
         let (from, mut visible, mut stopped) = (Instant::now(), None, false);
         let status = loop {

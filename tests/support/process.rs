@@ -36,17 +36,26 @@ struct Said {
 impl Process {
     /// Writes the pipeline file into a folder, and runs it. Gives back at once: it may not even listen yet.
     pub fn start(folder: &Path, pipeline: &str) -> Self {
-        Self::start_with(folder, pipeline, &[])
+        Self::start_as(folder, pipeline, &[], &[])
     }
 
     /// The same with these in its environment.
-    pub fn start_with(folder: &Path, pipeline: &str, environment: &[(&str, &OsStr)]) -> Self {
+    pub fn start_in(folder: &Path, pipeline: &str, environment: &[(&str, &OsStr)]) -> Self {
+        Self::start_as(folder, pipeline, environment, &[])
+    }
+
+    /// The same with more on the command line.
+    pub fn start_with(folder: &Path, pipeline: &str, more: &[&str]) -> Self {
+        Self::start_as(folder, pipeline, &[], more)
+    }
+
+    fn start_as(folder: &Path, pipeline: &str, environment: &[(&str, &OsStr)], more: &[&str]) -> Self {
         let (file, account) = (folder.join("pipeline.toml"), folder.join("account.json"));
         std::fs::write(&file, pipeline).unwrap();
         let _ = std::fs::remove_file(&account);
         let mut command = super::streamgauge();
         command.envs(environment.iter().copied());
-        command.arg("run").arg(&file).args(["--listen", "127.0.0.1:0", "--account"]).arg(&account);
+        command.arg("run").arg(&file).args(["--listen", "127.0.0.1:0", "--account"]).arg(&account).args(more);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let said: Arc<(Mutex<Said>, Condvar)> = Arc::default();
@@ -176,6 +185,21 @@ impl Process {
         assert!(status.success(), "{status}\n{}", self.said());
         let text = std::fs::read_to_string(&self.account).unwrap();
         serde_json::from_str(&text).unwrap()
+    }
+
+    /// It must refuse to start. What it said.
+    pub fn refused(folder: &Path, pipeline: &str, more: &[&str], within: Duration) -> String {
+        let mut process = Self::start_with(folder, pipeline, more);
+        let status = process.end(within);
+        process.until_read();
+        assert_eq!(status.code(), Some(1), "{}", process.said());
+        process.said()
+    }
+
+    /// Waits until all that it said before it ended was read.
+    fn until_read(&self) {
+        let (said, told) = &*self.said;
+        drop(told.wait_while(said.lock().unwrap(), |said| !said.ended).unwrap());
     }
 
     /// Waits for its end.

@@ -14,6 +14,7 @@ pub(crate) struct Wanted {
     pub(crate) name: String,
     pub(crate) kind: &'static str,
     pub(crate) identity: Identity,
+    pub(crate) source: bool,
 }
 
 /// Takes the state of `reset` out of the manifest; what is wrong with the rest, if anything.
@@ -70,7 +71,8 @@ fn compare(name: &str, was: &StageState, now: Option<&Wanted>, out: &mut String)
         }
         return;
     };
-    if now.kind != was.kind && (rows > 0 || was.source.is_some() != now.identity.is_empty() && was.source.is_some()) {
+    // A source may become one of another kind: what waits in its journal are payloads all the same.
+    if now.kind != was.kind && (rows > 0 || was.source.is_some() && !now.source) {
         line(format_args!("`{name}`: was a {}, is a {}", was.kind, now.kind));
         return;
     }
@@ -105,6 +107,7 @@ mod tests {
 
     use super::*;
     use crate::engine::checkpoint::manifest::PartFile;
+    use crate::ingest::intake::SourceState;
 
     fn identity(pairs: &[(&str, &str)]) -> Identity {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
@@ -120,7 +123,7 @@ mod tests {
     }
 
     fn wanted(name: &str, kind: &'static str, pairs: &[(&str, &str)]) -> Wanted {
-        Wanted { name: name.to_owned(), kind, identity: identity(pairs) }
+        Wanted { name: name.to_owned(), kind, identity: identity(pairs), source: kind == "mqtt" }
     }
 
     fn check(wanted: &[Wanted], reset: &[&str]) -> Result<Manifest, String> {
@@ -153,6 +156,19 @@ mod tests {
                 .unwrap_err()
                 .contains("`w.group_by`: was `device utf8`, is nothing")
         );
+    }
+
+    #[test]
+    fn a_source_may_become_another_kind_of_source_and_nothing_else() {
+        let was = |now: &[Wanted]| {
+            let source =
+                StageState { kind: "fleet".into(), source: Some(SourceState::default()), ..Default::default() };
+            let mut manifest = Manifest { stages: BTreeMap::from([("s".to_owned(), source)]), ..manifest() };
+            reconcile(&mut manifest, now, &BTreeSet::new(), Path::new("state/p"))
+        };
+        assert_eq!(was(&[wanted("s", "mqtt", &[])]), Ok(()));
+        assert!(was(&[wanted("s", "filter", &[])]).unwrap_err().contains("`s`: was a fleet, is a filter"));
+        assert!(was(&[]).unwrap_err().contains("`s`: was a source (fleet), is gone"));
     }
 
     #[test]
