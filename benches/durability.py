@@ -13,14 +13,16 @@ import json
 import os
 import re
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import duckdb
 from durability_parts import (
-    SETTLE, Acknowledger, Broker, Metrics, Publisher, Streamgauge, Tap, Watch, quantile, until,
+    MOSQUITTO, SETTLE, Acknowledger, Broker, Metrics, Publisher, Streamgauge, Tap, Watch, quantile, until,
 )
+from durability_tables import show
 
 # Messages of the first measure: JSON of this many bytes. Ten digits each, so that all have the same length.
 BODY_LEN = 100
@@ -124,7 +126,7 @@ def running(binary, path, folder):
             run.kill()
 
 
-def ceiling(folder, window, seconds):
+def ceiling(row, _, folder, window, seconds):
     """What the broker hands out to a subscriber that only acknowledges, in messages a second."""
     with Broker(folder) as broker:
         subscriber = Acknowledger(broker.port, window, BODY_LEN)
@@ -135,14 +137,14 @@ def ceiling(folder, window, seconds):
         rate = (subscriber.received - before) / (time.perf_counter() - begin)
         publisher.stop()
         subscriber.close()
-        return rate
+        row["broker_alone"] = rate
 
 
 def lead(window):
     return max(LEAD, 2 * window)
 
 
-def ingest(binary, folder, window, seconds):
+def ingest(row, binary, folder, window, seconds):
     """As many messages as get through for some seconds: how many a second are durable, and that each is there once."""
     with Broker(folder) as broker, running(binary, path := pipeline(folder, broker.port, RAW, window), folder) as run:
         watch = Watch(run)
@@ -161,24 +163,24 @@ def ingest(binary, folder, window, seconds):
     took = last.at - first.at
     cpu = [look.value("process_cpu_seconds_total") for look in (first, last)]
     rows, distinct = count(f"{folder}/out")
-    return {
-        "window": window,
+    row |= {
         "messages": publisher.sent,
         "messages_per_second": (last.durable() - first.durable()) / took,
+        "counted_by": "journal" if last.journaled() is not None else "received",
         "cores": (cpu[1] - cpu[0]) / took,
         "broker_cores": broker_cpu / took,
         "caught_up_seconds": caught_up,
         "lost": publisher.sent - distinct,
         "duplicated": rows - distinct,
-        "pipeline": path,
     }
+    replay(row, binary, path)
 
 
 def count(folder):
     return duckdb.sql(f"SELECT count(*), count(DISTINCT n) FROM read_parquet('{folder}/**/*.parquet')").fetchall()[0]
 
 
-def latency(binary, folder, window, rate, seconds):
+def latency(row, binary, folder, window, rate, seconds):
     """From the broker's PUBLISH to the PUBACK that comes back, at a rate that leaves room."""
     with Broker(folder) as broker:
         tap = Tap(broker.port)
@@ -186,11 +188,14 @@ def latency(binary, folder, window, rate, seconds):
             publisher = Publisher(broker.port, bodies(), rate=rate)
             time.sleep(SETTLE + seconds)
             publisher.stop()
+            stopped = time.perf_counter()
             until(lambda: run.metrics().received() >= publisher.sent, WITHIN, "all messages received")
+            behind = time.perf_counter() - stopped
             run.terminate()
         took = tap.seconds()
-    return {
+    row |= {
         "rate": rate,
+        "behind_ms": behind * 1e3,
         "acknowledged": len(took),
         "p50_ms": quantile(took, 0.5) * 1e3,
         "p99_ms": quantile(took, 0.99) * 1e3,
@@ -198,20 +203,23 @@ def latency(binary, folder, window, rate, seconds):
     }
 
 
-def replay(binary, live):
-    """The journal of a live run once more, into another folder."""
-    folder = live["pipeline"].parent
-    command = [binary, "replay", live["pipeline"], "--journal", folder / "state", "--account", folder / "replayed.json"]
+def replay(row, binary, path):
+    """The journal of a live run once more, into another folder: from its beginning, and the same rows."""
+    folder = path.parent
     begin = time.perf_counter()
-    subprocess.run(command, env=os.environ | {"OUT": f"{folder}/again"}, check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run(
+        [binary, "replay", path, "--journal", folder / "state"],
+        env=os.environ | {"OUT": f"{folder}/again"}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )
     took = time.perf_counter() - begin
+    assert done.returncode == 0, f"the replay ended with {done.returncode}: {done.stderr}"
     rows, distinct = count(f"{folder}/again")
-    assert rows == distinct == live["messages"], f"{live['messages']} live, {rows} replayed, {distinct} of them distinct"
+    assert rows == distinct == row["messages"], f"{row['messages']} live, {rows} replayed, {distinct} of them distinct"
     rate = rows / took
-    return {"messages": rows, "messages_per_second": rate, "over_ingest": rate / live["messages_per_second"]}
+    row |= {"replayed_per_second": rate, "replay_over_ingest": rate / row["messages_per_second"]}
 
 
-def recovery(binary, folder, groups):
+def recovery(row, binary, folder, groups):
     """Killed after a checkpoint of so many groups: from the start of the next process until its first row."""
     with Broker(folder) as broker:
         path = pipeline(folder, broker.port, GROUPS, rows='rows = "$[*]"')
@@ -224,7 +232,7 @@ def recovery(binary, folder, groups):
             run.kill()
         again = restart(binary, broker, path, folder, groups, b'[{"n":0,"device":"dev-0000000","ts":1767600000000}]')
     size = sum(file.stat().st_size for file in Path(folder).glob("state/checkpoints/*"))
-    return {"groups": groups, "state_mib": size / 2**20} | again
+    row |= {"checkpoints_mib": size / 2**20} | again
 
 
 def checkpoints(folder):
@@ -232,7 +240,7 @@ def checkpoints(folder):
     return max((int(file.stem) for file in Path(folder).glob("state/checkpoints/*.checkpoint")), default=-1)
 
 
-def journal_recovery(binary, folder, mib):
+def journal_recovery(row, binary, folder, mib):
     """Killed with a journal of so many MiB that no checkpoint covers: until the next process has read it."""
     number = mib * 2**20 // (LONG_BODY_LEN + 64)
     with Broker(folder) as broker:
@@ -245,8 +253,9 @@ def journal_recovery(binary, folder, mib):
             watch.stop()
             run.kill()
         size = sum(file.stat().st_size for file in Path(folder).glob("state/journal/feed/*"))
+        row |= {"journal_mib": size / 2**20, "messages": number}
         again = restart(binary, broker, path, folder, number, next(bodies(LONG_BODY_LEN)))
-    return {"journal_mib": size / 2**20, "messages": number} | again
+    row |= again
 
 
 def restart(binary, broker, path, folder, known, body):
@@ -303,7 +312,7 @@ def machine(folder):
     name = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     memory = int(re.search(r"MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text())[1]) / 2**20
     mount = subprocess.run(["findmnt", "-no", "FSTYPE", "-T", folder], capture_output=True, text=True).stdout.strip()
-    broker = subprocess.run(["/usr/sbin/mosquitto", "-h"], capture_output=True, text=True).stdout.split("\n")[0]
+    broker = subprocess.run([MOSQUITTO, "-h"], capture_output=True, text=True).stdout.split("\n")[0]
     return {
         "cores": os.cpu_count(),
         "cpu": name[1] if name else "unknown",
@@ -325,47 +334,7 @@ def kills(log):
     return dict(zip(("kills", "messages", "redelivered", "lost", "duplicated"), map(int, line.groups())))
 
 
-def table(head, rows):
-    print("\n| " + " | ".join(head) + " |\n|" + " ---: |" * len(head))
-    for row in rows:
-        print("| " + " | ".join(row) + " |")
-
-
-def show(found):
-    on = found["machine"]
-    print(f"{on['cores']} cores ({on['cpu']}), {on['memory_gib']} GiB, {on['file_system']}; 4 KiB and fdatasync: p50 "
-          f"{on['fdatasync_p50_ms']:.2f} ms, p99 {on['fdatasync_p99_ms']:.2f} ms; {on['broker']}; load {on['load']:.1f}")
-    if "kills" in found:
-        table(found["kills"].keys(), [[f"{number:,}" for number in found["kills"].values()]])
-    if found["ingest"]:
-        table(
-            ["window", "durable messages/s", "broker alone", "share", "cores, broker's", "messages", "lost", "duplicated",
-             "acknowledged after p50", "p99", "at messages/s"],
-            [[f"{m['window']:,}", f"{m['messages_per_second']:,.0f}", f"{m['broker_alone']:,.0f}",
-              f"{m['messages_per_second'] / m['broker_alone']:.2f}", f"{m['cores']:.2f}, {m['broker_cores']:.2f}",
-              f"{m['messages']:,}", f"{m['lost']}", f"{m['duplicated']}", f"{m['latency']['p50_ms']:.1f} ms",
-              f"{m['latency']['p99_ms']:.1f} ms", f"{m['latency']['rate']:,}"] for m in found["ingest"]],
-        )
-        table(
-            ["window", "replayed messages", "messages/s", "over ingest"],
-            [[f"{m['window']:,}", f"{m['replay']['messages']:,}", f"{m['replay']['messages_per_second']:,.0f}",
-              f"{m['replay']['over_ingest']:.1f}"] for m in found["ingest"]],
-        )
-    if found["recovery"]:
-        table(
-            ["restart with", "ready after", "first new row after", "resident"],
-            [[what(m), f"{m['ready_seconds']:.2f} s", f"{m['row_seconds']:.2f} s", f"{m['resident_mib']:,.0f} MiB"]
-             for m in found["recovery"]],
-        )
-
-
-def what(measured):
-    if "groups" in measured:
-        return f"{measured['groups']:,} groups ({measured['state_mib']:.1f} MiB of checkpoints)"
-    return f"{measured['journal_mib']:,.0f} MiB of journal ({measured['messages']:,} messages)"
-
-
-def numbers(text):
+def sizes(text):
     return [int(part) for part in text.split(",") if part]
 
 
@@ -376,42 +345,44 @@ def main():
     parser.add_argument("--kill-log", type=Path, help="output of the kill test")
     parser.add_argument("--dir", help="where state and files go: the disk that is measured")
     parser.add_argument("--seconds", type=float, default=10, help="how long each window is measured")
-    parser.add_argument("--windows", type=numbers, default=[20, 1_000, 65_535])
-    parser.add_argument("--groups", type=numbers, default=[10_000, 1_000_000])
+    parser.add_argument("--windows", type=sizes, default=[20, 1_000, 65_535])
+    parser.add_argument("--groups", type=sizes, default=[10_000, 1_000_000])
     parser.add_argument("--journal-mib", type=int, default=1_024, help="0 leaves it out")
     arguments = parser.parse_args()
     binary, begin = arguments.binary.resolve(), time.perf_counter()
     with tempfile.TemporaryDirectory(dir=arguments.dir) as root:
         # The broker gives up its rights, and reads its configuration here.
         os.chmod(root, 0o755)
-        found = {"machine": machine(root), "ingest": [], "recovery": []}
+        found = {"machine": machine(root), "kills": [], "ingest": [], "recovery": [], "failures": []}
         if arguments.kill_log:
-            found["kills"] = kills(arguments.kill_log)
+            found["kills"] = [kills(arguments.kill_log)]
 
-        def folder(name):
-            return tempfile.TemporaryDirectory(prefix=name, dir=root)
+        def measured(row, measure, *sizes):
+            """One measure, in a folder of its own. What fails is told at the end, and the others go on."""
+            with tempfile.TemporaryDirectory(dir=root) as folder:
+                try:
+                    measure(row, binary, folder, *sizes)
+                except (AssertionError, OSError, RuntimeError, subprocess.SubprocessError, duckdb.Error) as error:
+                    found["failures"].append(f"{measure.__name__} {sizes}: {error}")
 
         for window in arguments.windows:
-            with folder("ceiling") as at:
-                alone = ceiling(at, window, arguments.seconds / 3)
-            with folder("ingest") as at:
-                live = ingest(binary, at, window, arguments.seconds)
-                live |= {"broker_alone": alone, "replay": replay(binary, live)}
-            with folder("latency") as at:
-                rate = LATENCY_RATES.get(window, LATENCY_RATE)
-                live["latency"] = latency(binary, at, window, rate, arguments.seconds / 2)
-            del live["pipeline"]
-            found["ingest"].append(live)
+            found["ingest"].append(row := {"window": window})
+            rate = LATENCY_RATES.get(window, LATENCY_RATE)
+            measured(row, ceiling, window, arguments.seconds / 3)
+            measured(row, ingest, window, arguments.seconds)
+            measured(row, latency, window, rate, arguments.seconds / 2)
         for groups in arguments.groups:
-            with folder("groups") as at:
-                found["recovery"].append(recovery(binary, at, groups))
+            found["recovery"].append(row := {"groups": groups})
+            measured(row, recovery, groups)
         if arguments.journal_mib:
-            with folder("journal") as at:
-                found["recovery"].append(journal_recovery(binary, at, arguments.journal_mib))
+            found["recovery"].append(row := {"journal_mib": arguments.journal_mib})
+            measured(row, journal_recovery, arguments.journal_mib)
     show(found)
     print(f"\n{time.perf_counter() - begin:.0f} s in all")
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+    if found["failures"]:
+        sys.exit("failed:\n" + "\n".join(found["failures"]))
 
 
 if __name__ == "__main__":

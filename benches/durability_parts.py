@@ -5,6 +5,7 @@ import http.client
 import json
 import multiprocessing
 import os
+import re
 import select
 import socket
 import struct
@@ -22,7 +23,9 @@ PUBLISHED_MAX = 60_000
 CHUNK = 250
 # How often a condition is looked at.
 LOOK_EVERY = 0.005
+# The first second of a run is not measured.
 SETTLE = 1.0
+JOURNALED = re.compile(r"streamgauge_\w*journal_records\w*[ {]")
 
 
 def free_port():
@@ -303,7 +306,9 @@ class Streamgauge:
             answer = self.http.getresponse()
             return answer.status, answer.read().decode()
         except (OSError, http.client.HTTPException) as error:
-            raise RuntimeError(f"it does not answer: {self.log.read_text()}") from error
+            # It may be about to say why.
+            time.sleep(SETTLE)
+            raise RuntimeError(f"it does not answer ({self.process.poll()}): {self.log.read_text()}") from error
 
     def ready(self):
         return self.get("/readyz")[0] == 200
@@ -338,10 +343,17 @@ class Metrics:
                 return float(line.rpartition(" ")[2])
         return None
 
+    def journaled(self):
+        """Records in the journal: messages, and the few marks of time and epochs. None where this is not told."""
+        for line in self.lines:
+            if JOURNALED.match(line):
+                return int(float(line.rpartition(" ")[2]))
+        return None
+
     def durable(self):
-        """Messages that are in the journal; where that is not told: that were received, of which a window may be under way."""
-        kept = self.value("streamgauge_journal_records_total", 'component="feed"')
-        return self.received() if kept is None else int(kept)
+        """Messages that are in the journal; or else that were received, of which a window may still be under way."""
+        kept = self.journaled()
+        return self.received() if kept is None else kept
 
     def received(self, component="feed"):
         return int(self.value("streamgauge_component_received_events_total", f'component="{component}"') or 0)
