@@ -138,6 +138,9 @@ fn add_up(stages: &[Counted]) -> bool {
     stages.iter().all(adds_up)
 }
 
+/// The newest epoch that is durable, where any will be.
+type Durable = Option<watch::Receiver<Option<Epoch>>>;
+
 struct Launching<'a> {
     pipeline: String,
     rows_max: usize,
@@ -347,7 +350,7 @@ impl Launching<'_> {
     fn checkpointer(
         &mut self,
         base: crate::engine::checkpoint::manifest::Manifest,
-    ) -> Result<(Vec<Handle>, Option<watch::Receiver<Option<Epoch>>>), LaunchError> {
+    ) -> Result<(Vec<Handle>, Durable), LaunchError> {
         let Some(recovery) = self.recovery.as_ref().filter(|_| self.keeps) else { return Ok((Vec::new(), None)) };
         let handles: Vec<Handle> =
             self.known.iter().filter_map(|known| known.journal.as_ref().map(|(handle, _)| handle.clone())).collect();

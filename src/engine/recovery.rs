@@ -13,7 +13,7 @@ use crate::engine::untouched::Untouched;
 use crate::flow::message::Epoch;
 use crate::ingest::feed::Crossing;
 use crate::ingest::intake::SourceState;
-use crate::ingest::journal::{JournalError, JournalSettings, Position, Reader, Recovered, recover};
+use crate::ingest::journal::{JournalError, JournalSettings, Next, Position, Reader, Recovered, recover};
 use crate::ingest::slices::Slices;
 use crate::ingest::watermark::WatermarkState;
 use crate::pipeline::plan::{Durability, Plan};
@@ -232,7 +232,7 @@ fn epochs(
     settings: &JournalSettings,
     recovered: &Recovered,
     wanted: impl Fn(Epoch) -> bool,
-) -> Result<Option<(Epoch, (Position, u64))>, JournalError> {
+) -> Result<Option<(Epoch, Next)>, JournalError> {
     let mut reader = Reader::whole(disk.clone(), settings, recovered, LOOK);
     while reader.lag() > 0 {
         let Some(read) = reader.next(|wait| wait())? else { break };

@@ -26,7 +26,7 @@ use crate::flow::schema::dead_letter_schema;
 use crate::flow::time::{Span, Timestamp};
 use crate::format::Decoder;
 use crate::ingest::feed::Crossing;
-use crate::ingest::journal::{JournalError, Position, Reader};
+use crate::ingest::journal::{JournalError, Next, Position, Read, Reader};
 use crate::ingest::slices::Slices;
 use crate::ingest::watermark::{WatermarkState, Watermarks};
 
@@ -156,7 +156,7 @@ impl Intake {
             self.outbox.send(Message::Barrier(before))?;
             before = before.next();
         }
-        while let Some((crossing, next)) = self.wait(&mut inflow)? {
+        while let Some(Read { crossing, next }) = self.wait(&mut inflow)? {
             match crossing {
                 Crossing::Payloads(payloads) => self.payloads(&payloads)?,
                 Crossing::Heard(now) => self.watermarks.started(now),
@@ -202,7 +202,7 @@ impl Intake {
     fn end_epoch(
         &mut self,
         epoch: Epoch,
-        (position, number): (Position, u64),
+        (position, number): Next,
         (exhausted, last): (bool, bool),
     ) -> Result<(), Severed> {
         let mut slices = self.slices.unwrap_or_default();
@@ -222,13 +222,13 @@ impl Intake {
     }
 
     /// The next crossing and what follows it in the journal, with the clock read only where it has to be waited for.
-    fn wait(&self, inflow: &mut Inflow) -> Result<Option<(Crossing, (Position, u64))>, IntakeError> {
+    fn wait(&self, inflow: &mut Inflow) -> Result<Option<Read>, IntakeError> {
         let timed = |wait: &mut dyn FnMut()| Meter::timed(&self.stage.waiting_ns, wait);
         match inflow {
             Inflow::Journal(reader) => {
                 let read = reader.next(timed)?;
                 self.meter.journal_lag.store(reader.lag(), Relaxed);
-                Ok(read.map(|read| (read.crossing, read.next)))
+                Ok(read)
             }
             Inflow::Bridge(bridge) => {
                 let crossing = match bridge.try_recv() {
@@ -236,7 +236,7 @@ impl Intake {
                     Err(TryRecvError::Disconnected) => None,
                     Err(TryRecvError::Empty) => Meter::timed(&self.stage.waiting_ns, || bridge.blocking_recv()),
                 };
-                Ok(crossing.map(|crossing| (crossing, <(Position, u64)>::default())))
+                Ok(crossing.map(|crossing| Read { crossing, next: Next::default() }))
             }
         }
     }

@@ -42,6 +42,9 @@ pub struct Position {
     pub offset: u64,
 }
 
+/// A place, and the number of the record that is or will be there.
+pub type Next = (Position, u64);
+
 /// When records are made durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sync {
