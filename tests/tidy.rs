@@ -154,3 +154,17 @@ fn the_readme_lists_every_part() {
         assert!(readme.contains(&row), "README.md lacks the row:\n{row}");
     }
 }
+
+#[test]
+fn every_promise_has_its_test() {
+    let text = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let rows: Vec<&str> =
+        text.lines().filter(|line| line.starts_with("//! | ") && line.contains("| `tests/")).collect();
+    assert!(rows.len() > 10, "the table was found");
+    for row in rows {
+        let names: Vec<&str> = row.split('`').filter(|word| !word.contains([' ', '|'])).collect();
+        let [.., file, name] = names.as_slice() else { panic!("{row}") };
+        let test = fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        assert!(test.contains(&format!("fn {name}(")), "{file} has no test {name}");
+    }
+}
