@@ -75,16 +75,30 @@ impl Record {
 
 #[test]
 fn kills_at_random_moments_lose_nothing_and_double_nothing() {
+    kills("group", env_or("STREAMGAUGE_KILLS", KILLS));
+}
+
+/// What is written outlives the process, synced or not.
+#[test]
+fn kills_lose_nothing_however_seldom_the_journal_is_synced() {
+    for sync in ["none", "interval:300ms"] {
+        kills(sync, KILLS / 10);
+    }
+}
+
+fn kills(sync: &str, kills: u64) {
     let Some(broker) = Mosquitto::start(BROKER) else { return };
     let (folder, from) = (tempfile::tempdir().unwrap(), Instant::now());
     let (folder, out) = (folder.path(), folder.path().join("out"));
-    let (text, mut random) = (pipeline(&broker, folder), Random::seeded(3));
+    let text = pipeline(&broker, folder).replace("sync = \"group\"", &format!("sync = {sync:?}"));
+    assert!(text.contains(&format!("sync = {sync:?}")));
+    let mut random = Random::seeded(3);
     let mut run = Process::start(folder, &text);
     run.until_ready(READY_WITHIN);
     let publisher = Publisher::start(broker.port, MESSAGES_PER_SECOND);
     publisher.go();
     let (mut record, mut progress, mut visible) = (Record::default(), Progress::of(&out.join("raw")), 0);
-    for _ in 0..env_or("STREAMGAUGE_KILLS", KILLS) {
+    for _ in 0..kills {
         record.kill(&mut run, folder, &text, &mut random);
         let now = progress.look();
         record.advanced += u64::from(now > visible);
@@ -102,7 +116,7 @@ fn kills_at_random_moments_lose_nothing_and_double_nothing() {
     let redelivered =
         if source("rows") == sent { source("duplicates") } else { record.redelivered + source("duplicates") };
     println!(
-        "kills {} ({} before it was ready, {} after new rows), messages {sent}, redelivered {redelivered}, lost {}, \
+        "sync {sync}: kills {} ({} before it was ready, {} after new rows), messages {sent}, redelivered {redelivered}, lost {}, \
          duplicated {}, {:.1} s",
         record.kills,
         record.early,
