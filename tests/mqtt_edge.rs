@@ -247,6 +247,10 @@ impl Client for Scripted {
 }
 
 impl Requests for Grudging {
+    fn unsubscribe(&self, _: &[String]) -> bool {
+        true
+    }
+
     fn subscribe(&self, _: &[String], _: u8) -> bool {
         true
     }

@@ -98,6 +98,7 @@ async fn take(
         clock,
         meter,
         memory_bytes: u64::MAX,
+        kept: None,
         connection: 0,
         redeliveries: Arc::new([]),
     };

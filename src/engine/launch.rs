@@ -334,6 +334,9 @@ impl Launching<'_> {
             clock: Arc::new(ArrivalClock::default()),
             meter: meter.clone(),
             memory_bytes: self.memory_bytes,
+            kept: recovered
+                .zip(self.recovery.as_ref())
+                .map(|(_, recovery)| (self.shared.disk.clone(), recovery.folder.journal(&name))),
             connection: recovered.map_or(0, |recovered| recovered.connection),
             redeliveries: recovered.map_or_else(Vec::new, |recovered| recovered.redeliveries.clone()).into(),
         };

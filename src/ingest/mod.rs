@@ -2,10 +2,12 @@
 //! bounded bridge between [`feed`] (a task) and [`intake`] (a thread).
 
 use std::hash::BuildHasher;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 use crate::component::{Fault, Kind, Name};
+use crate::disk::SharedDisk;
 use crate::flow::meter::SourceMeter;
 use crate::flow::payload::Payloads;
 use crate::flow::time::Timestamp;
@@ -105,6 +107,8 @@ pub struct SourceContext {
     pub meter: Arc<SourceMeter>,
     /// Bytes of payloads that may wait in the source's memory.
     pub memory_bytes: u64,
+    /// A folder of its own that outlives the process; none without a journal.
+    pub kept: Option<(SharedDisk, PathBuf)>,
     /// How many connections there were before this run: payloads say which one brought them.
     pub connection: u32,
     /// Payloads of earlier runs that are safe, but whose acknowledgement may have been lost.

@@ -32,6 +32,7 @@ pub fn context() -> (SourceContext, Arc<SourceMeter>) {
         clock: Arc::new(ArrivalClock::default()),
         meter: meter.clone(),
         memory_bytes: u64::MAX,
+        kept: None,
         connection: 0,
         redeliveries: Arc::new([]),
     };

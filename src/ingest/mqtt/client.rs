@@ -106,6 +106,8 @@ pub trait Client: Send {
 pub trait Requests: Send + Sync {
     /// Subscribes.
     fn subscribe(&self, filters: &[String], qos: u8) -> bool;
+    /// Gives subscriptions back.
+    fn unsubscribe(&self, filters: &[String]) -> bool;
     /// Acknowledges a QoS 1 payload of the current connection.
     fn try_ack(&self, packet_id: u16) -> bool;
     /// Publishes.
@@ -275,6 +277,10 @@ impl Requests for v5::AsyncClient {
         self.try_subscribe_many(filters.iter().map(|filter| Filter::new(filter.clone(), qos))).is_ok()
     }
 
+    fn unsubscribe(&self, filters: &[String]) -> bool {
+        filters.iter().all(|filter| self.try_unsubscribe(filter).is_ok())
+    }
+
     fn try_ack(&self, packet_id: u16) -> bool {
         let mut publish = v5::mqttbytes::v5::Publish::new("", v5::mqttbytes::QoS::AtLeastOnce, Bytes::new(), None);
         publish.pkid = packet_id;
@@ -353,6 +359,10 @@ impl Requests for rumqttc::AsyncClient {
         let qos = if qos == 0 { rumqttc::QoS::AtMostOnce } else { rumqttc::QoS::AtLeastOnce };
         let filters = filters.iter().map(|filter| rumqttc::SubscribeFilter::new(filter.clone(), qos));
         self.try_subscribe_many(filters).is_ok()
+    }
+
+    fn unsubscribe(&self, filters: &[String]) -> bool {
+        filters.iter().all(|filter| self.try_unsubscribe(filter.as_str()).is_ok())
     }
 
     fn try_ack(&self, packet_id: u16) -> bool {

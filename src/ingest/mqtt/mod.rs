@@ -11,6 +11,7 @@ use crate::flow::topic::Topics;
 use crate::ingest::{BoxFuture, Source, SourceContext, SourceError, SourceSpec};
 
 pub mod client;
+mod filters;
 mod recent;
 pub mod settings;
 pub mod source;

@@ -13,6 +13,7 @@ use crate::flow::meter::SourceMeter;
 use crate::flow::payload::{Delivery, Payloads};
 use crate::flow::time::Timestamp;
 use crate::ingest::mqtt::client::{Arrived, Client, Event, Granted, Reason, Requests};
+use crate::ingest::mqtt::filters::Filters;
 use crate::ingest::mqtt::recent::Recent;
 use crate::ingest::{BoxFuture, Fed, Source, SourceContext, SourceError};
 
@@ -104,6 +105,10 @@ pub struct MqttSource {
 impl MqttSource {
     /// Starts the polling task.
     pub fn start(client: Box<dyn Client>, wanted: Wanted, context: SourceContext) -> Self {
+        let known = context.kept.clone().map(|(disk, folder)| Filters::open(disk, folder, &wanted.filters));
+        let known = known.and_then(|known| {
+            known.inspect_err(|why| tracing::warn!(source = %context.name, "{why}; old filters stay")).ok()
+        });
         let bridge = Arc::new(Bridge { shared: Mutex::default(), arrived: Notify::new() });
         let requests = client.requests();
         let skip_retained = wanted.skip_retained;
@@ -114,6 +119,7 @@ impl MqttSource {
             requests: requests.clone(),
             client,
             wanted,
+            known,
             context,
             bridge: bridge.clone(),
             epoch: 0,
@@ -260,6 +266,8 @@ struct Poller {
     client: Box<dyn Client>,
     requests: Arc<dyn Requests>,
     wanted: Wanted,
+    /// Filters that the session may have.
+    known: Option<Filters>,
     context: SourceContext,
     bridge: Arc<Bridge>,
     /// As in [`Shared`]; only this task changes it.
@@ -332,6 +340,12 @@ impl Poller {
         self.connected_at = Some(Instant::now());
         // Without the subscription nothing can be heard yet.
         meter.connected.store(u64::from(subscribed), Relaxed);
+        if let Some(known) = self.known.as_ref().filter(|known| session_present && !known.stale.is_empty()) {
+            tracing::info!(source = %self.context.name, filters = ?known.stale, "the session has filters that are not wanted any more");
+            if !self.requests.unsubscribe(&known.stale) {
+                return Err(Reason::Passing("no room to give old filters back".to_owned()));
+            }
+        }
         if subscribed || self.requests.subscribe(&self.wanted.filters, self.wanted.qos) {
             Ok(())
         } else {
@@ -339,7 +353,7 @@ impl Poller {
         }
     }
 
-    fn subscribed(&self, granted: &[Granted]) -> Result<(), Reason> {
+    fn subscribed(&mut self, granted: &[Granted]) -> Result<(), Reason> {
         for (filter, granted) in self.wanted.filters.iter().zip(granted) {
             match granted {
                 Granted::Refused(code) => {
@@ -353,6 +367,10 @@ impl Poller {
                 }
                 Granted::Qos(_) => {}
             }
+        }
+        // The broker answers in order, so that it has given back what it was asked to before.
+        if let Some(Err(why)) = self.known.as_mut().map(Filters::settled) {
+            tracing::warn!(source = %self.context.name, "{why}; old filters are given back again after a restart");
         }
         self.context.meter.connected.store(1, Relaxed);
         Ok(())
