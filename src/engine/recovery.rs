@@ -226,13 +226,16 @@ fn sources_without(manifest: &Manifest, plan: &Plan) -> Vec<String> {
     sources.filter(|name| plan.sources.iter().all(|source| source.name.text != **name)).cloned().collect()
 }
 
-/// The end of the first epoch in a journal for which `wanted` holds, and the place and number of what follows it.
+/// An epoch, and the place and the number of what follows it in a journal.
+type EpochEnd = (Epoch, Next);
+
+/// The end of the first epoch in a journal for which `wanted` holds.
 fn epochs(
     disk: &SharedDisk,
     settings: &JournalSettings,
     recovered: &Recovered,
     wanted: impl Fn(Epoch) -> bool,
-) -> Result<Option<(Epoch, Next)>, JournalError> {
+) -> Result<Option<EpochEnd>, JournalError> {
     let mut reader = Reader::whole(disk.clone(), settings, recovered, LOOK);
     while reader.lag() > 0 {
         let Some(read) = reader.next(|wait| wait())? else { break };
