@@ -48,8 +48,8 @@ def quantile(values, share):
 
 
 class Broker:
-    """mosquitto on a free port of loopback, whose own limit is the window, too: without it 2.0.11 keeps to the client's Receive
-    Maximum only until the first acknowledgement. With it, it is a little over at times: the tap tells how far."""
+    """mosquitto on a free port of loopback. Its own limit is the window, too; 2.0.11 keeps to neither its own nor the client's
+    once acknowledgements flow and a backlog waits: the tap tells what was in flight."""
 
     def __init__(self, folder, window):
         self.port = free_port()
