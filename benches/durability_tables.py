@@ -29,6 +29,7 @@ TABLES = [
         ("p99", "p99_ms", figure(1, " ms")),
         ("most", "max_ms", figure(1, " ms")),
         ("of messages", "acknowledged", figure()),
+        ("unacknowledged at once", "most_in_flight", figure()),
     ]),
     ("recovery", [
         ("groups", "groups", figure()),
