@@ -111,7 +111,17 @@ inputs = ["all", "a"]
 window = { hopping = "600ms", every = "200ms" }
 clock = "group"
 group_by = ["device"]
-aggregates = { rows = "count(*)", last = "last(n)", total = "sum(n)", p90 = "quantile(v, 0.9)" }
+aggregates = { rows = "count(*)", last = "last(n)", total = "sum(v)", p90 = "quantile(v, 0.9)" }
+
+[operators.own_runs]
+type = "window"
+inputs = ["all", "a"]
+window = { session = "40ms" }
+clock = "group"
+late = "update"
+allowed_lateness = "300ms"
+group_by = ["device"]
+aggregates = { rows = "count(*)", last = "last(n)", total = "sum(v)" }
 
 [operators.once]
 type = "dedupe"
@@ -139,6 +149,11 @@ path = "${OUT}/runs"
 type = "parquet"
 inputs = ["own"]
 path = "${OUT}/own"
+
+[sinks.own_runs_files]
+type = "parquet"
+inputs = ["own_runs"]
+path = "${OUT}/own_runs"
 
 [sinks.late]
 type = "parquet"

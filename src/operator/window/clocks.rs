@@ -132,9 +132,8 @@ impl Clocks {
         let after = group.panes.partition_point(|(pane, _)| *pane <= start);
         let known = after.checked_sub(1).map(|index| group.panes[index]).filter(|(pane, _)| *pane == start);
         let slot = match known {
-            // Windows that are due have taken this slot as it is.
-            Some((_, slot)) if !behind || self.pending.is_empty() => slot,
-            _ => {
+            Some((_, slot)) => slot,
+            None => {
                 let slot = self.slots.take(&core.setup.measures)?;
                 group.panes.insert(after, (start, slot));
                 group.deadline = group.deadline.min(Self::deadline(core, &self.grid, group));
@@ -147,6 +146,16 @@ impl Clocks {
             }
         }
         Ok(Some(slot))
+    }
+
+    /// Whether a row goes to a pane that may be part of a window that is due, and not folded yet.
+    fn is_due(&self, id: GroupId, at: i64) -> bool {
+        if self.pending.is_empty() || !self.representable.contains(&at) {
+            return false;
+        }
+        let (start, _) = self.grid.pane(at);
+        let group = &self.groups[id as usize];
+        self.grid.first_end(start) <= group.fired && group.panes.binary_search_by_key(&start, |(pane, _)| *pane).is_ok()
     }
 
     fn fire(grid: &Grid, pending: &mut Pending, group: &mut Group, id: GroupId, end: i64, revise: bool) {
@@ -244,7 +253,14 @@ impl Engine for Clocks {
         let times = core.times(&admitted.batch);
         let mut rows = Vec::with_capacity(admitted.ids.len());
         let mut late = vec![false; admitted.ids.len()];
+        let inputs = Inputs::of(&core.setup.measures, &admitted.batch, core.setup.input.time)?;
         for ((row, at), id) in (0u32..).zip(times.values()).zip(&admitted.ids) {
+            if self.is_due(*id, *at) {
+                // As if the batch ended here: floats are then added in the same order in every batch.
+                self.slots.update(&rows, &inputs)?;
+                rows.clear();
+                self.pending.emit(core, &mut self.slots, out)?;
+            }
             match self.place(core, *id, *at)? {
                 Some(slot) => {
                     rows.push((row, slot));
@@ -253,7 +269,6 @@ impl Engine for Clocks {
                 None => late[row as usize] = true,
             }
         }
-        let inputs = Inputs::of(&core.setup.measures, &admitted.batch, core.setup.input.time)?;
         self.slots.update(&rows, &inputs)?;
         self.pending.flush(core, &mut self.slots, out)?;
         admitted.ids.iter().zip(&late).filter(|(_, late)| **late).for_each(|(id, _)| core.groups.forget_unheld(*id));

@@ -1,7 +1,7 @@
 //! Windows that are due, gathered until the rows of a batch have been folded.
 //!
 //! Clocks of groups move row by row, but rows are folded and windows merged by the batch. That is the same, because no
-//! row is folded into a slot of a window that is due: a row that comes after it takes a slot of its own.
+//! row is folded into a slot of a window that is due: what is due is emitted before a row that comes after it.
 
 use super::core::{Core, Fired};
 use super::slots::{Slot, Slots};
@@ -45,13 +45,8 @@ impl Pending {
         self.due.sort_by_key(|due| (due.end, due.start, due.order));
     }
 
-    /// Emits what is due, and frees what is free.
-    pub(super) fn flush(
-        &mut self,
-        core: &mut Core,
-        slots: &mut Slots,
-        out: &mut dyn Emit,
-    ) -> Result<(), OperatorError> {
+    /// Emits what is due. What is free stays as it is: rows of the batch may still name it.
+    pub(super) fn emit(&mut self, core: &mut Core, slots: &mut Slots, out: &mut dyn Emit) -> Result<(), OperatorError> {
         if !self.due.is_empty() {
             let due = std::mem::take(&mut self.due);
             let lists = due.iter().map(|due| due.slots.as_slice());
@@ -64,6 +59,17 @@ impl Pending {
             };
             core.emit(fired, results, out)?;
         }
+        Ok(())
+    }
+
+    /// Emits what is due, and frees what is free.
+    pub(super) fn flush(
+        &mut self,
+        core: &mut Core,
+        slots: &mut Slots,
+        out: &mut dyn Emit,
+    ) -> Result<(), OperatorError> {
+        self.emit(core, slots, out)?;
         slots.free(self.freed.drain(..));
         self.released.drain(..).for_each(|group| core.groups.release(group));
         Ok(())

@@ -42,6 +42,13 @@ struct Session {
     order: i64,
 }
 
+impl Session {
+    /// Whether a row belongs to it.
+    fn is_near(&self, at: i64, gap: i64) -> bool {
+        at.saturating_sub(self.last) < gap && self.first.saturating_sub(at) < gap
+    }
+}
+
 #[derive(Default)]
 struct Group {
     /// By time; each at least `gap` from the next.
@@ -97,6 +104,12 @@ impl Sessions {
         self.groups[id as usize].closed.map_or(closed, |before| before.max(closed))
     }
 
+    /// Whether a row goes to a session that may be due, and not folded yet.
+    fn is_due(&self, id: GroupId, at: i64) -> bool {
+        let due = |session: &Session| session.revision != UNSEEN && session.is_near(at, self.gap);
+        !self.pending.is_empty() && self.groups[id as usize].sessions.iter().any(due)
+    }
+
     /// The slot for a row, in the session that it belongs to or begins; none where it is late.
     fn place(&mut self, core: &mut Core, id: GroupId, at: i64) -> Result<Option<Slot>, OperatorError> {
         let closed = self.closed(core, id);
@@ -104,7 +117,7 @@ impl Sessions {
             return Ok(None);
         }
         let (gap, group) = (self.gap, &mut self.groups[id as usize]);
-        let near = |session: &Session| at.saturating_sub(session.last) < gap && session.first.saturating_sub(at) < gap;
+        let near = |session: &Session| session.is_near(at, gap);
         let from = group.sessions.iter().position(near);
         let Some(from) = from else {
             if at + gap <= closed {
@@ -133,9 +146,6 @@ impl Sessions {
         session.first = session.first.min(at);
         session.last = session.last.max(at);
         session.fired = false;
-        if session.revision != UNSEEN && !self.pending.is_empty() {
-            session.slots.push(self.slots.take(&core.setup.measures)?);
-        }
         let slot = *session.slots.last().expect("a session has a slot");
         if session.revision != UNSEEN {
             self.schedule(core, id);
@@ -253,7 +263,14 @@ impl Engine for Sessions {
         let own_clocks = core.setup.clock == Clock::Group;
         let mut rows = Vec::with_capacity(admitted.ids.len());
         let mut late = vec![false; admitted.ids.len()];
+        let inputs = Inputs::of(&core.setup.measures, &admitted.batch, core.setup.input.time)?;
         for ((row, at), id) in (0u32..).zip(times.values()).zip(&admitted.ids) {
+            if self.is_due(*id, *at) {
+                // As if the batch ended here: floats are then added in the same order in every batch.
+                self.slots.update(&rows, &inputs)?;
+                rows.clear();
+                self.pending.emit(core, &mut self.slots, out)?;
+            }
             match self.place(core, *id, *at)? {
                 Some(slot) => {
                     rows.push((row, slot));
@@ -267,7 +284,6 @@ impl Engine for Sessions {
                 None => late[row as usize] = true,
             }
         }
-        let inputs = Inputs::of(&core.setup.measures, &admitted.batch, core.setup.input.time)?;
         self.slots.update(&rows, &inputs)?;
         self.pending.flush(core, &mut self.slots, out)?;
         admitted.ids.iter().zip(&late).filter(|(_, late)| **late).for_each(|(id, _)| core.groups.forget_unheld(*id));
