@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use streamgauge::disk::SharedDisk;
 use streamgauge::disk::memory::MemoryDisk;
-use streamgauge::disk::{Disk, SharedDisk};
 use streamgauge::flow::time::Timestamp;
 use streamgauge::ingest::journal::{JournalSettings, Position, recover};
 
