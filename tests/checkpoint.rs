@@ -262,14 +262,17 @@ fn one_under_the_name_of_another_is_none() {
 }
 
 /// Damages in all, over as many threads.
-const DAMAGES: u64 = 2_000;
+const DAMAGES: u64 = 50_000;
 const THREADS: u64 = 4;
 
 /// Three checkpoints, and which files each needs.
 struct Whole {
     memory: MemoryDisk,
     files: Vec<PathBuf>,
+    /// The bytes of each.
+    bytes: Vec<Vec<u8>>,
     needs: BTreeMap<u64, BTreeSet<PathBuf>>,
+    manifests: BTreeMap<u64, Manifest>,
 }
 
 impl Whole {
@@ -277,15 +280,17 @@ impl Whole {
         let (memory, disk) = with_epochs(6);
         let files: Vec<PathBuf> =
             disk.list(Path::new(FOLDER)).unwrap().iter().map(|name| Path::new(FOLDER).join(name)).collect();
-        let mut needs = BTreeMap::new();
+        let (mut needs, mut manifests) = (BTreeMap::new(), BTreeMap::new());
         for epoch in 4..=6 {
             let path = Path::new(FOLDER).join(format!("{epoch:08}.checkpoint"));
             let manifest = Manifest::decode(&disk::read(&*disk, &path).unwrap()).unwrap();
             let parts = manifest.stages.values().flat_map(|stage| &stage.parts);
             needs.insert(epoch, parts.map(|part| Path::new(FOLDER).join(&part.file)).chain([path]).collect());
+            manifests.insert(epoch, manifest);
         }
         assert_eq!(files.iter().collect::<BTreeSet<_>>(), needs.values().flatten().collect());
-        Self { memory, files, needs }
+        let bytes = files.iter().map(|path| disk::read(&*disk, path).unwrap()).collect();
+        Self { memory, files, bytes, needs, manifests }
     }
 
     /// One damage, or two: the newest checkpoint of which nothing was touched is found, as it was written. Whether it was
@@ -296,17 +301,25 @@ impl Whole {
         let damages: Vec<Damage> =
             (0..1 + chance.of(3)).map(|_| Damage::new(&mut chance, &disk, &self.files)).collect();
         damages.iter().for_each(|damage| damage.apply(&disk));
-        let same = |path: &PathBuf| disk::read(&disk, path).unwrap() == disk::read(&self.memory.kill(), path).unwrap();
-        let touched: Vec<&PathBuf> = self.files.iter().filter(|path| !same(path)).collect();
+        let files = self.files.iter().zip(&self.bytes);
+        let touched = files.filter(|(path, bytes)| disk::read(&disk, path).unwrap() != **bytes);
+        let touched: Vec<&PathBuf> = touched.map(|(path, _)| path).collect();
         let whole = self.needs.iter().filter(|(_, needs)| touched.iter().all(|path| !needs.contains(*path)));
         let expected = whole.map(|(epoch, _)| *epoch).max();
         let disk: SharedDisk = Arc::new(disk);
-        match newest(&disk) {
+        let store = open(&disk).unwrap();
+        match store.newest() {
             Ok(found) => {
-                let (manifest, found) = found.expect("there is one");
-                assert_eq!(found, state(manifest.epoch), "{damages:?}");
+                let manifest = found.expect("there is one");
+                assert_eq!(Some(&manifest), self.manifests.get(&manifest.epoch), "{damages:?}");
                 // Some damage of the first line changes nothing that it says.
                 assert!(Some(manifest.epoch) >= expected, "{damages:?}: {} rather than {expected:?}", manifest.epoch);
+                let parts = manifest.stages.values().flat_map(|stage| &stage.parts);
+                let parts: Vec<PathBuf> = parts.map(|part| Path::new(FOLDER).join(&part.file)).collect();
+                assert!(parts.iter().all(|path| !touched.contains(&path)), "{damages:?}: a part that was touched");
+                if seed % 16 == 0 {
+                    assert_eq!(read(&store, &manifest).unwrap(), state(manifest.epoch));
+                }
                 (false, manifest.epoch == 6)
             }
             Err(error) => {

@@ -14,7 +14,7 @@ use crate::support::chance::{Chance, Damage};
 use crate::support::journal::{Item, keep, make_folder, payload, reopen, settings};
 
 /// Damages in all, over as many threads.
-const DAMAGES: u64 = 25_000;
+const DAMAGES: u64 = 50_000;
 const THREADS: u64 = 4;
 const BATCH: (usize, usize) = (16, 1 << 20);
 
