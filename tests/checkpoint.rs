@@ -4,10 +4,11 @@
 
 mod support;
 
-use std::collections::BTreeMap;
-use std::panic::catch_unwind;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use proptest::prelude::*;
@@ -16,6 +17,7 @@ use streamgauge::disk::memory::MemoryDisk;
 use streamgauge::disk::{self, SharedDisk};
 use streamgauge::engine::checkpoint::manifest::{Manifest, PartFile, StageState};
 use streamgauge::engine::checkpoint::store::{KEPT, Store, StoreError};
+use support::chance::{Chance, Damage};
 use support::crash::{Crashes, Left};
 
 const FOLDER: &str = "state/checkpoints";
@@ -257,4 +259,100 @@ fn one_under_the_name_of_another_is_none() {
     disk.create(&five).unwrap().write_at(&was_four, 0).unwrap();
     let (manifest, found) = newest(&disk).unwrap().unwrap();
     assert_eq!((manifest.epoch, found), (3, state(3)));
+}
+
+/// Damages in all, over as many threads.
+const DAMAGES: u64 = 50_000;
+const THREADS: u64 = 4;
+
+/// Three checkpoints, and which files each needs.
+struct Whole {
+    memory: MemoryDisk,
+    files: Vec<PathBuf>,
+    /// The bytes of each.
+    bytes: Vec<Vec<u8>>,
+    needs: BTreeMap<u64, BTreeSet<PathBuf>>,
+    manifests: BTreeMap<u64, Manifest>,
+}
+
+impl Whole {
+    fn new() -> Self {
+        let (memory, disk) = with_epochs(6);
+        let files: Vec<PathBuf> =
+            disk.list(Path::new(FOLDER)).unwrap().iter().map(|name| Path::new(FOLDER).join(name)).collect();
+        let (mut needs, mut manifests) = (BTreeMap::new(), BTreeMap::new());
+        for epoch in 4..=6 {
+            let path = Path::new(FOLDER).join(format!("{epoch:08}.checkpoint"));
+            let manifest = Manifest::decode(&disk::read(&*disk, &path).unwrap()).unwrap();
+            let parts = manifest.stages.values().flat_map(|stage| &stage.parts);
+            needs.insert(epoch, parts.map(|part| Path::new(FOLDER).join(&part.file)).chain([path]).collect());
+            manifests.insert(epoch, manifest);
+        }
+        assert_eq!(files.iter().collect::<BTreeSet<_>>(), needs.values().flatten().collect());
+        let bytes = files.iter().map(|path| disk::read(&*disk, path).unwrap()).collect();
+        Self { memory, files, bytes, needs, manifests }
+    }
+
+    /// One damage, or two: the newest checkpoint of which nothing was touched is found, as it was written. Whether it was
+    /// told rather than found, and whether the newest of all was found.
+    fn check(&self, seed: u64) -> (bool, bool) {
+        let mut chance = Chance::new(seed);
+        let disk = self.memory.kill();
+        let damages: Vec<Damage> =
+            (0..1 + chance.of(3)).map(|_| Damage::new(&mut chance, &disk, &self.files)).collect();
+        damages.iter().for_each(|damage| damage.apply(&disk));
+        let files = self.files.iter().zip(&self.bytes);
+        let touched = files.filter(|(path, bytes)| disk::read(&disk, path).unwrap() != **bytes);
+        let touched: Vec<&PathBuf> = touched.map(|(path, _)| path).collect();
+        let whole = self.needs.iter().filter(|(_, needs)| touched.iter().all(|path| !needs.contains(*path)));
+        let expected = whole.map(|(epoch, _)| *epoch).max();
+        let disk: SharedDisk = Arc::new(disk);
+        let store = open(&disk).unwrap();
+        match store.newest() {
+            Ok(found) => {
+                let manifest = found.expect("there is one");
+                assert_eq!(Some(&manifest), self.manifests.get(&manifest.epoch), "{damages:?}");
+                // Some damage of the first line changes nothing that it says.
+                assert!(Some(manifest.epoch) >= expected, "{damages:?}: {} rather than {expected:?}", manifest.epoch);
+                let parts = manifest.stages.values().flat_map(|stage| &stage.parts);
+                let parts: Vec<PathBuf> = parts.map(|part| Path::new(FOLDER).join(&part.file)).collect();
+                assert!(parts.iter().all(|path| !touched.contains(&path)), "{damages:?}: a part that was touched");
+                if seed % 16 == 0 {
+                    assert_eq!(read(&store, &manifest).unwrap(), state(manifest.epoch));
+                }
+                (false, manifest.epoch == 6)
+            }
+            Err(error) => {
+                let newer = matches!(error, StoreError::Newer { .. });
+                assert!(
+                    newer || (expected.is_none() && matches!(error, StoreError::None { .. })),
+                    "{damages:?}: {error}"
+                );
+                let told = error.to_string();
+                assert!(self.files.iter().any(|path| told.contains(&format!("`{}`", path.display()))), "{told}");
+                (true, false)
+            }
+        }
+    }
+}
+
+#[test]
+fn damage_is_told_and_never_read() {
+    let whole = Arc::new(Whole::new());
+    let threads = (0..THREADS).map(|thread| {
+        let whole = whole.clone();
+        thread::spawn(move || {
+            let check = |seed| {
+                let checked = catch_unwind(AssertUnwindSafe(|| whole.check(seed)));
+                checked.unwrap_or_else(|_| panic!("damage {seed}"))
+            };
+            (thread..DAMAGES).step_by(THREADS as usize).map(check).collect::<Vec<_>>()
+        })
+    });
+    let threads: Vec<_> = threads.collect();
+    let outcomes: Vec<_> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+    let told = outcomes.iter().filter(|(told, _)| *told).count() as u64;
+    let newest = outcomes.iter().filter(|(_, newest)| *newest).count() as u64;
+    println!("of {} damages {told} were told, {newest} left the newest, the others an older one", outcomes.len());
+    assert!(outcomes.len() as u64 == DAMAGES && told > DAMAGES / 50 && newest > DAMAGES / 20);
 }

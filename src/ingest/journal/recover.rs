@@ -7,7 +7,7 @@ use crate::disk::{self, Disk};
 use crate::flow::message::Epoch;
 use crate::flow::payload::Payload;
 use crate::flow::time::Timestamp;
-use crate::ingest::journal::record::{Decoded, HEAD, Record, decode};
+use crate::ingest::journal::record::{Decoded, HEAD, Record, decode, may_begin};
 use crate::ingest::journal::{JournalError, JournalSettings, Position, segment};
 
 /// How many redeliveries are looked for at most: MQTT has no more packet ids.
@@ -346,6 +346,7 @@ impl Scan {
                 let Some(number) = bytes.get(start + HEAD..).and_then(|rest| rest.first_chunk::<8>()) else { continue };
                 let ahead = u64::from_le_bytes(*number).checked_sub(self.found.next);
                 if ahead.is_some_and(|ahead| ahead < AHEAD_MAX)
+                    && may_begin(&bytes[start..])
                     && matches!(decode(&bytes[start..], &mut properties), Decoded::Record(..))
                 {
                     return Some(start);

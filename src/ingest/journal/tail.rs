@@ -331,8 +331,8 @@ impl Reader {
         while self.next.1 < until && payloads.len() < self.batch.0 && payloads.len_bytes() < self.batch.1 {
             let holes = &self.holes;
             if let Some((_, to)) = holes.iter().find(|(from, _)| *from == self.next.0) {
-                self.next.0 = *to;
-                self.next.1 = 0;
+                // The number is known when the record is.
+                self.next = (*to, 0);
             }
             self.load()?;
             let segment = self.segment.as_ref().expect("it was loaded");
@@ -349,6 +349,7 @@ impl Reader {
                     return Err(JournalError::Damaged { path, offset: self.next.0.offset, why: why.to_owned() });
                 }
             };
+            self.next.1 = number;
             let after = Position { offset: self.next.0.offset + len as u64, ..self.next.0 };
             let crossing = match record {
                 Record::Payload(payload) => {
