@@ -211,3 +211,19 @@ fn one_process_at_a_time_and_one_pipeline_a_folder() {
     let expected = format!("state folder `{state}` belongs to the pipeline `changing`, not to `other`");
     assert!(said.contains(&expected), "{said}");
 }
+
+/// A session outlives the process, and with it what the pipeline file asked for before it was changed.
+#[test]
+fn filters_that_are_wanted_no_more_are_given_back() {
+    let Some(mut bench) = Bench::start() else { return };
+    let wide = change(PIPELINE, r#"["feed/{device}"]"#, r#"["feed/{device}", "other/{device}"]"#);
+    bench.pass(&wide, &[], &[("feed", 10)]);
+    bench.publish("other", 5);
+    let account = bench.pass(&wide, &[], &[("feed", 10)]);
+    assert_eq!(account["sources"]["feed"]["received"], 25, "the session has both filters");
+    // What the broker has for a filter by then is still delivered; what comes after that is not.
+    bench.pass(PIPELINE, &[], &[("feed", 10)]);
+    bench.publish("other", 7);
+    let account = bench.pass(PIPELINE, &[], &[("feed", 10)]);
+    assert_eq!(account["sources"]["feed"]["received"], 45);
+}

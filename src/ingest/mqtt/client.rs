@@ -15,8 +15,9 @@ use crate::ingest::mqtt::tls;
 
 /// TCP, TLS and CONNACK together.
 const CONNECT_SECS: u64 = 15;
-/// Room in the request channel beyond one acknowledgement for each payload in flight.
-const REQUESTS_SPARE: usize = 64;
+/// Room in the request channel beyond one acknowledgement for each payload in flight. Some brokers go far beyond the window
+/// that they were given once acknowledgements flow (mosquitto 2.0.11: 28,000 in place of 20).
+const REQUESTS_SPARE: usize = 16_384;
 
 /// What the broker is told, beyond who we are.
 #[derive(Clone, Copy, Debug)]
