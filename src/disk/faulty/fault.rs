@@ -219,7 +219,7 @@ mod tests {
         assert!(concerns("to", Kind::Sync, "b/to") && concerns("from", Kind::Rename, "b/to"));
         assert!(concerns("sync b/", Kind::Sync, "b/to") && !concerns("sync b/", Kind::SyncFolder, "b/to"));
         assert!(!concerns("sync c", Kind::Sync, "b/to"));
-        assert!(concerns("my file", Kind::Sync, "b/my file") && !concerns("sync file", Kind::Sync, "b/sync file"));
+        assert!(concerns("my file", Kind::Sync, "b/my file") && !concerns("sync file", Kind::Write, "b/sync file"));
     }
 
     #[test]
