@@ -231,7 +231,7 @@ impl Reader {
             match self.step() {
                 Step::Give(read) => return Ok(Some(read)),
                 Step::Disk(until) => {
-                    if let Some(read) = self.from_disk(until)? {
+                    if let Some(read) = self.read_from_disk(until)? {
                         return Ok(Some(read));
                     }
                 }
@@ -262,7 +262,7 @@ impl Reader {
             state.entries_bytes -= bytes_of(&entry.crossing);
         }
         match state.entries.front() {
-            Some(entry) if entry.first == self.next.1 => Step::Give(self.from_memory(&mut state)),
+            Some(entry) if entry.first == self.next.1 => Step::Give(self.take_from_memory(&mut state)),
             Some(entry) => Step::Disk(entry.first),
             None if self.next.1 < state.next => Step::Disk(state.next),
             None => match state.over {
@@ -274,7 +274,7 @@ impl Reader {
     }
 
     /// Takes the front, and payloads that stand behind it.
-    fn from_memory(&mut self, state: &mut State) -> Read {
+    fn take_from_memory(&mut self, state: &mut State) -> Read {
         let Entry { mut crossing, mut next, .. } = state.entries.pop_front().expect("there is a front");
         state.entries_bytes -= bytes_of(&crossing);
         if let Crossing::Payloads(payloads) = &mut crossing {
@@ -293,7 +293,7 @@ impl Reader {
     }
 
     /// Reads records below `until`: payloads up to a batch, or one of another kind.
-    fn from_disk(&mut self, until: u64) -> Result<Option<Read>, JournalError> {
+    fn read_from_disk(&mut self, until: u64) -> Result<Option<Read>, JournalError> {
         let mut payloads = Payloads::default();
         while self.next.1 < until && payloads.len() < self.batch.0 && payloads.len_bytes() < self.batch.1 {
             let holes = &self.holes;
