@@ -317,7 +317,7 @@ impl Whole {
                 let parts = manifest.stages.values().flat_map(|stage| &stage.parts);
                 let parts: Vec<PathBuf> = parts.map(|part| Path::new(FOLDER).join(&part.file)).collect();
                 assert!(parts.iter().all(|path| !touched.contains(&path)), "{damages:?}: a part that was touched");
-                if seed % 16 == 0 {
+                if seed.is_multiple_of(16) {
                     assert_eq!(read(&store, &manifest).unwrap(), state(manifest.epoch));
                 }
                 (false, manifest.epoch == 6)

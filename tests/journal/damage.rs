@@ -28,10 +28,13 @@ struct Whole {
     files: Vec<PathBuf>,
     /// Segments by number, as they were, with their marks: where each is, and up to where it proves that records are
     /// durable.
-    segments: Vec<(u64, Vec<u8>, Vec<(usize, Position)>)>,
+    segments: Vec<(u64, Vec<u8>, Vec<Mark>)>,
 }
 
 const MARK: usize = 48;
+
+/// Where a mark is, and up to where it speaks.
+type Mark = (usize, Position);
 
 impl Whole {
     fn new() -> Self {
@@ -127,7 +130,7 @@ enum Outcome {
 }
 
 /// The marks of a segment, found by their kind and length: where they are, and up to where they speak.
-fn marks(bytes: &[u8]) -> Vec<(usize, Position)> {
+fn marks(bytes: &[u8]) -> Vec<Mark> {
     let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
     let mut marks = Vec::new();
     let mut at = 40;
@@ -177,7 +180,7 @@ fn a_garbled_segment_is_gone_through_in_time() {
     let settings = JournalSettings { segment: Some(4 << 20), ..settings() };
     let recovered = recover(&*disk, &settings, None, false).unwrap();
     let given = vec![payload(1, 100, 1)];
-    keep(&disk, &settings, &recovered, &[given.clone()], BATCH);
+    keep(&disk, &settings, &recovered, std::slice::from_ref(&given), BATCH);
     // Each eighth byte looks like the beginning of a record that fills the segment, with a number that may follow.
     let file = disk.open("journal/000000000001.journal".as_ref()).unwrap();
     let pattern: Vec<u8> = [200_000_u32.to_le_bytes(), [0; 4]].concat().repeat((4 << 20) / 8 - 4096);

@@ -91,7 +91,7 @@ impl Model {
             for op in group {
                 self.made += 1;
                 // The host's clock goes back now and then.
-                let at = i64::from(self.made) * 10 - if self.made % 9 == 0 { 45 } else { 0 };
+                let at = i64::from(self.made) * 10 - if self.made.is_multiple_of(9) { 45 } else { 0 };
                 items.push(match op {
                     Op::Payload(len) => payload(self.made, *len, at),
                     Op::Tick(listening) => Item::Tick { now: at, listening: *listening },

@@ -72,7 +72,8 @@ fn passes(seed: u16) {
     let recovered = recover(&*disk, &settings, None, false).unwrap();
     let (session, mut reader, _troubles) = Session::open(&disk, &settings, &recovered, (5, 1 << 20)).unwrap();
     let len = |number: u16| {
-        (usize::from(number) * 7919 + usize::from(seed) * 104_729) % 2000 + if number % 37 == 0 { 5000 } else { 0 }
+        (usize::from(number) * 7919 + usize::from(seed) * 104_729) % 2000
+            + if number.is_multiple_of(37) { 5000 } else { 0 }
     };
     let payloads: Vec<Item> = (1..=300).map(|number| payload(number, len(number), i64::from(number))).collect();
     let (tell, barriers) = std::sync::mpsc::channel();

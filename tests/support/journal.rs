@@ -55,8 +55,8 @@ pub fn payload(number: u16, len: usize, arrival: i64) -> Item {
     let body = (0..len).map(|index| (index as u8).wrapping_mul(31) ^ (number as u8) ^ ((number >> 8) as u8)).collect();
     let delivery = Delivery {
         qos: (number % 3) as u8,
-        retained: number % 5 == 0,
-        dup: number % 7 == 0,
+        retained: number.is_multiple_of(5),
+        dup: number.is_multiple_of(7),
         packet_id: number,
         connection: u32::from(number / 11),
     };

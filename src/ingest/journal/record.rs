@@ -225,7 +225,9 @@ mod tests {
 
     use super::*;
 
-    fn any_payload() -> impl Strategy<Value = (Vec<u8>, Vec<u8>, i64, Delivery, Vec<(String, String)>)> {
+    type Parts = (Vec<u8>, Vec<u8>, i64, Delivery, Vec<(String, String)>);
+
+    fn any_payload() -> impl Strategy<Value = Parts> {
         let delivery = (0_u8..3, any::<bool>(), any::<bool>(), any::<u16>(), any::<u32>()).prop_map(
             |(qos, retained, dup, packet_id, connection)| Delivery { qos, retained, dup, packet_id, connection },
         );

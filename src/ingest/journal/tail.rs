@@ -264,7 +264,7 @@ impl Reader {
             match self.step() {
                 Step::Give(read) => return Ok(Some(read)),
                 Step::Disk(until) => {
-                    if let Some(read) = self.take_from_disk(until)? {
+                    if let Some(read) = self.read_from_disk(until)? {
                         return Ok(Some(read));
                     }
                 }
@@ -326,7 +326,7 @@ impl Reader {
     }
 
     /// Reads records below `until`: payloads up to a batch, or one of another kind.
-    fn take_from_disk(&mut self, until: u64) -> Result<Option<Read>, JournalError> {
+    fn read_from_disk(&mut self, until: u64) -> Result<Option<Read>, JournalError> {
         let mut payloads = Payloads::default();
         while self.next.1 < until && payloads.len() < self.batch.0 && payloads.len_bytes() < self.batch.1 {
             let holes = &self.holes;

@@ -29,7 +29,8 @@ impl From<JournalError> for Stuck {
 }
 
 /// A segment and its length.
-type Opened = Result<(Box<dyn DiskFile>, u64), JournalError>;
+type Segment = (Box<dyn DiskFile>, u64);
+type Opened = Result<Segment, JournalError>;
 
 /// Appends records. Owned by one thread.
 pub(super) struct Writer {
@@ -48,8 +49,9 @@ pub(super) struct Writer {
     scratch: Vec<u8>,
     /// The last mark, encoded.
     mark: Vec<u8>,
-    /// The segment after this one, on its way.
+    /// The segment after this one, on its way, and once it is there.
     preparing: Option<JoinHandle<Opened>>,
+    prepared: Option<Segment>,
     /// Something was written since the last sync.
     unsynced: bool,
     synced_at: Instant,
@@ -80,6 +82,7 @@ impl Writer {
             scratch: Vec::new(),
             mark: Vec::new(),
             preparing: None,
+            prepared: None,
             unsynced: false,
             synced_at: Instant::now(),
             arrival: recovered.arrival,
@@ -147,6 +150,7 @@ impl Writer {
     }
 
     fn write(&mut self) -> Result<(), Stuck> {
+        self.look_after_preparing(false)?;
         if self.buffer.is_empty() {
             return Ok(());
         }
@@ -200,24 +204,30 @@ impl Writer {
         let number = self.at.segment + 1;
         let len = self.settings.segment_bytes();
         let needed = segment::HEADER + record;
-        if needed > len {
-            // A payload that is larger than a segment has one of its own.
-            if let Some(preparing) = self.preparing.take() {
-                drop(preparing.join());
-            }
-            return self.begin(number, needed, payload);
-        }
-        let Some(preparing) = self.preparing.take() else { return self.begin(number, len, payload) };
-        match preparing.join() {
-            Ok(Ok((file, there))) if there >= needed => {
+        self.look_after_preparing(true)?;
+        match self.prepared.take() {
+            Some((file, there)) if there >= needed => {
                 self.go_on(number, file, there);
                 Ok(())
             }
-            // One of other settings is too small; and a disk that was full may have room by now.
-            Ok(Ok(_)) | Err(_) => self.begin(number, len, payload),
-            Ok(Err(error)) if error.is_full() => self.begin(number, len, payload),
-            Ok(Err(error)) => Err(Stuck::Failed(error)),
+            // A payload that is larger than a segment has one of its own; and what was prepared with other settings, or could
+            // not be prepared, is made here.
+            _ => self.begin(number, needed.max(len), payload),
         }
+    }
+
+    /// Takes over the segment that is being prepared, if that is over, or waits for it. A full disk may have room by now;
+    /// what failed otherwise is not done again.
+    fn look_after_preparing(&mut self, wait: bool) -> Result<(), Stuck> {
+        if let Some(preparing) = self.preparing.take_if(|preparing| wait || preparing.is_finished()) {
+            match preparing.join() {
+                Ok(Ok(opened)) => self.prepared = Some(opened),
+                Ok(Err(error)) if !error.is_full() => return Err(Stuck::Failed(error)),
+                // It panicked: as if nothing had been prepared.
+                Ok(Err(_)) | Err(_) => {}
+            }
+        }
+        Ok(())
     }
 
     fn begin(&mut self, number: u64, len: u64, payload: bool) -> Result<(), Stuck> {
@@ -246,7 +256,7 @@ impl Writer {
     fn prepare_in_time(&mut self) {
         let len = self.settings.segment_bytes();
         let room = self.shared.used.load(Relaxed) + len <= self.settings.quota;
-        if self.preparing.is_none() && self.at.offset > self.segment_len / 2 && room {
+        if self.preparing.is_none() && self.prepared.is_none() && self.at.offset > self.segment_len / 2 && room {
             self.shared.used.fetch_add(len, Relaxed);
             self.prepare(self.at.segment + 1, false);
         }
