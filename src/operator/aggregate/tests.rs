@@ -266,7 +266,7 @@ proptest! {
         let factory = make("quantile", std::slice::from_ref(&values), Some(0.5));
         let mut whole = factory.create().unwrap();
         let times = vec![0; values.len()];
-        whole.update(&vec![0; values.len()], 1, &[values.clone()], None, &times).unwrap();
+        whole.update(&vec![0; values.len()], 1, std::slice::from_ref(&values), None, &times).unwrap();
         let mut bytes = whole.partial(1).unwrap()[0].as_binary::<i32>().value(0).to_vec();
         let at = word.index(bytes.len() / 8) * 8;
         bytes[at..at + 8].copy_from_slice(&damage.to_le_bytes());
