@@ -116,14 +116,16 @@ pub fn read(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Writes a file that is there whole or not at all, also after a crash: under another name first, then renamed.
+/// Writes a file that is there whole or not at all, also after a crash: under another name first, then renamed. A sync that
+/// fails is an error of no kind that may pass, also where the disk was full.
 pub fn write_whole(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let lost = |error: io::Error| io::Error::other(format!("cannot make it durable: {error}"));
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".tmp");
     let tmp = path.with_file_name(name);
     let file = disk.create(&tmp)?;
     file.write_at(bytes, 0)?;
-    file.sync()?;
+    file.sync().map_err(lost)?;
     disk.rename(&tmp, path)?;
-    disk.sync_folder(parent(path))
+    disk.sync_folder(parent(path)).map_err(lost)
 }

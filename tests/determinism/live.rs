@@ -193,7 +193,8 @@ fn publish(port: u16, source: &'static str, per_burst: u64, pause_ms: u64, stop:
                 other => now - i64::try_from(other % 50).unwrap(),
             };
             let v = (random >> 20 & 0xffff) as f64 / 977.0 - 10.0;
-            let body = if random.is_multiple_of(97) { "{".to_owned() } else { format!(r#"{{"ts":{ts},"n":{n},"v":{v}}}"#) };
+            let body =
+                if random.is_multiple_of(97) { "{".to_owned() } else { format!(r#"{{"ts":{ts},"n":{n},"v":{v}}}"#) };
             client.publish(&format!("{source}/d{}", random >> 40 & 3), &body);
             n += 1;
         }

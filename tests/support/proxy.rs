@@ -157,6 +157,13 @@ impl Shared {
                 Err(error) => return Err(error),
             };
             std::thread::sleep(Duration::from_millis(self.delay_millis.load(Relaxed)));
+            // It may have waited for this chunk since before it was stalled.
+            while connection.stalled[way as usize].load(Relaxed) && !connection.over.load(Relaxed) {
+                if self.stop.load(Relaxed) {
+                    return Ok(());
+                }
+                std::thread::sleep(READ_WAIT);
+            }
             if connection.reset[way as usize].load(Relaxed) && len > 1 {
                 to.write_all(&chunk[..len / 2])?;
                 return connection.end_by_reset();

@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 
 use crate::disk::{self, SharedDisk};
+use crate::ingest::SourceError;
+use crate::ingest::journal::is_full;
 
 /// The filters that the broker may know of, on disk.
 #[derive(Debug)]
@@ -17,13 +19,14 @@ pub(super) struct Filters {
 
 impl Filters {
     /// Reads what earlier runs had asked for, and writes down what this one will: before it asks.
-    pub(super) fn open(disk: SharedDisk, folder: PathBuf, wanted: &[String]) -> Result<Self, String> {
+    pub(super) fn open(disk: SharedDisk, folder: PathBuf, wanted: &[String]) -> Result<Self, SourceError> {
         let path = folder.join("filters.json");
         let known: Vec<String> = match disk::read(&*disk, &path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|error| format!("cannot understand `{}`: {error}; remove it", path.display()))?,
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+                SourceError::Fatal(format!("cannot understand `{}`: {error}; remove it", path.display()))
+            })?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(format!("cannot read `{}`: {error}", path.display())),
+            Err(error) => return Err(SourceError::Lost(format!("cannot read `{}`: {error}", path.display()))),
         };
         let stale: Vec<String> = known.iter().filter(|filter| !wanted.contains(filter)).cloned().collect();
         let filters = Self { disk, path, wanted: wanted.to_vec(), stale };
@@ -34,7 +37,7 @@ impl Filters {
     }
 
     /// The broker has done what it was asked: it knows of no others than those that are wanted.
-    pub(super) fn settled(&mut self) -> Result<(), String> {
+    pub(super) fn settled(&mut self) -> Result<(), SourceError> {
         if self.stale.is_empty() {
             return Ok(());
         }
@@ -42,10 +45,13 @@ impl Filters {
         self.write(&self.wanted)
     }
 
-    fn write(&self, filters: &[String]) -> Result<(), String> {
-        let bytes = serde_json::to_vec(filters).map_err(|error| error.to_string())?;
-        disk::write_whole(&*self.disk, &self.path, &bytes)
-            .map_err(|error| format!("cannot write `{}`: {error}", self.path.display()))
+    /// A full disk may have room later. Anything else may be a sync that failed, after which nobody knows what is there.
+    fn write(&self, filters: &[String]) -> Result<(), SourceError> {
+        let bytes = serde_json::to_vec(filters).expect("texts are always JSON");
+        disk::write_whole(&*self.disk, &self.path, &bytes).map_err(|error| {
+            let why = format!("cannot write `{}`: {error}", self.path.display());
+            if is_full(&error) { SourceError::Lost(why) } else { SourceError::Fatal(why) }
+        })
     }
 }
 

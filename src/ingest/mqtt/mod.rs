@@ -18,6 +18,7 @@ pub mod source;
 pub mod tls;
 
 use client::Limits;
+use filters::Filters;
 use settings::{Connection, sensible};
 
 /// `type = "mqtt"`.
@@ -133,15 +134,17 @@ impl SourceSpec for MqttSpec {
             };
             let client_id = format!("streamgauge-{}-{}", context.pipeline, context.name);
             let client = client::connect(&self.connection, &client_id, limits).map_err(SourceError::Fatal)?;
+            let filters = self.filters();
+            let known = context.kept.clone().map(|(disk, folder)| Filters::open(disk, folder, &filters)).transpose()?;
             let wanted = source::Wanted {
-                filters: self.filters(),
+                filters,
                 qos: self.qos.min(1),
                 skip_retained: self.skip_retained,
                 allow_downgrade: self.allow_downgrade,
                 silence_max: self.connection.keep_alive.duration() * 3,
                 queue_bytes: self.memory_bytes().min(context.memory_bytes),
             };
-            Ok(Box::new(source::MqttSource::start(client, wanted, context)) as Box<dyn Source>)
+            Ok(Box::new(source::MqttSource::start_knowing(client, wanted, known, context)) as Box<dyn Source>)
         })
     }
 }

@@ -105,10 +105,16 @@ pub struct MqttSource {
 impl MqttSource {
     /// Starts the polling task.
     pub fn start(client: Box<dyn Client>, wanted: Wanted, context: SourceContext) -> Self {
-        let known = context.kept.clone().map(|(disk, folder)| Filters::open(disk, folder, &wanted.filters));
-        let known = known.and_then(|known| {
-            known.inspect_err(|why| tracing::warn!(source = %context.name, "{why}; old filters stay")).ok()
-        });
+        Self::start_knowing(client, wanted, None, context)
+    }
+
+    /// The same, with the filters that a kept session may have.
+    pub(super) fn start_knowing(
+        client: Box<dyn Client>,
+        wanted: Wanted,
+        known: Option<Filters>,
+        context: SourceContext,
+    ) -> Self {
         let bridge = Arc::new(Bridge { shared: Mutex::default(), arrived: Notify::new() });
         let requests = client.requests();
         let skip_retained = wanted.skip_retained;
@@ -369,8 +375,12 @@ impl Poller {
             }
         }
         // The broker answers in order, so that it has given back what it was asked to before.
-        if let Some(Err(why)) = self.known.as_mut().map(Filters::settled) {
-            tracing::warn!(source = %self.context.name, "{why}; old filters are given back again after a restart");
+        match self.known.as_mut().map(Filters::settled) {
+            Some(Err(SourceError::Lost(why))) => {
+                tracing::warn!(source = %self.context.name, "{why}; old filters are given back again after a restart");
+            }
+            Some(Err(SourceError::Fatal(why))) => return Err(Reason::Fatal(why)),
+            Some(Ok(())) | None => {}
         }
         self.context.meter.connected.store(1, Relaxed);
         Ok(())
