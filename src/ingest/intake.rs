@@ -10,9 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use arrow::array::cast::AsArray;
 use arrow::array::types::TimestampMicrosecondType;
-use arrow::array::{
-    Array, ArrayRef, BinaryArray, BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array,
-};
+use arrow::array::{Array, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::error::ArrowError;
 use serde::{Deserialize, Serialize};
@@ -22,9 +20,9 @@ use crate::flow::message::{Epoch, Mark, Message, Severed};
 use crate::flow::meter::{Meter, SourceMeter};
 use crate::flow::outbox::{Emit, Outbox, Port};
 use crate::flow::payload::Payloads;
-use crate::flow::schema::dead_letter_schema;
 use crate::flow::time::{Span, Timestamp};
 use crate::format::Decoder;
+use crate::ingest::dead_letters::DeadLetters;
 use crate::ingest::feed::Crossing;
 use crate::ingest::journal::{JournalError, Next, Position, Read, Reader};
 use crate::ingest::slices::Slices;
@@ -380,47 +378,5 @@ impl Intake {
     fn reach(&mut self, at: Timestamp, arrival: Timestamp) -> Result<(), Severed> {
         (self.observer)(at, arrival);
         self.outbox.send(Message::Watermark(at))
-    }
-}
-
-/// What of a batch of payloads goes to `NAME.dead_letter`. Payloads without rows are noted when they are read and rows of
-/// the future when their batch is sent; the order is that of the payloads all the same, whatever was read together.
-#[derive(Default)]
-struct DeadLetters(Vec<Letter>);
-
-struct Letter {
-    /// The payload's place.
-    index: usize,
-    reason: String,
-    /// The byte that is to blame.
-    offset: Option<usize>,
-}
-
-impl DeadLetters {
-    fn push(&mut self, index: usize, reason: String, offset: Option<usize>) {
-        self.0.push(Letter { index, reason, offset });
-    }
-
-    /// The rows; `None` where there are none, as nearly always.
-    fn finish(mut self, source: &str, payloads: &Payloads) -> Result<Option<RecordBatch>, ArrowError> {
-        if self.0.is_empty() {
-            return Ok(None);
-        }
-        self.0.sort_by_key(|letter| letter.index);
-        let letters = || self.0.iter().map(|letter| (letter, payloads.get(letter.index)));
-        // Where nobody knows when it arrived, the column says the epoch rather than a null.
-        let arrival = |at: Timestamp| if at == Timestamp::START { 0 } else { at.micros() };
-        let arrivals =
-            TimestampMicrosecondArray::from_iter_values(letters().map(|(_, payload)| arrival(payload.arrival)));
-        let topics = letters().map(|(_, payload)| String::from_utf8_lossy(payload.topic));
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(arrivals.with_timezone("UTC")),
-            Arc::new(StringArray::from_iter_values(letters().map(|_| source))),
-            Arc::new(StringArray::from_iter_values(topics)),
-            Arc::new(StringArray::from_iter_values(letters().map(|(letter, _)| &letter.reason))),
-            Arc::new(UInt64Array::from_iter(letters().map(|(letter, _)| letter.offset.map(|offset| offset as u64)))),
-            Arc::new(BinaryArray::from_iter_values(letters().map(|(_, payload)| payload.body))),
-        ];
-        RecordBatch::try_new(dead_letter_schema().columns, columns).map(Some)
     }
 }

@@ -14,6 +14,7 @@ use crate::flow::time::Timestamp;
 use crate::flow::topic::Topics;
 use crate::ingest::journal::Redelivery;
 
+mod dead_letters;
 pub mod feed;
 pub mod fleet;
 pub mod intake;

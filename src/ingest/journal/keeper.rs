@@ -13,8 +13,9 @@ use crate::flow::message::{Epoch, Severed};
 use crate::flow::meter::SourceMeter;
 use crate::flow::payload::Payloads;
 use crate::ingest::feed::{Crossing, Pace};
+use crate::ingest::journal::reader::Reader;
 use crate::ingest::journal::record::Record;
-use crate::ingest::journal::tail::{Handle, Reader, Shared};
+use crate::ingest::journal::tail::{Handle, Shared};
 use crate::ingest::journal::writer::{Stuck, Writer};
 use crate::ingest::journal::{JournalError, JournalSettings, Recovered, Sync};
 

@@ -17,6 +17,7 @@
 //! it is damage, and the start stops there; a bad record after the last mark was being written in the crash, and is cut off.
 
 mod keeper;
+mod reader;
 mod record;
 mod recover;
 mod segment;
@@ -30,8 +31,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use keeper::{Keeper, KeeperError, Troubled};
+pub use reader::{Read, Reader};
 pub use recover::{Recovered, Redelivery, recover};
-pub use tail::{Handle, Read, Reader};
+pub use tail::Handle;
 
 /// A place in a journal. Ordered as the records are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

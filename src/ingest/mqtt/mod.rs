@@ -12,6 +12,7 @@ use crate::ingest::{BoxFuture, Source, SourceContext, SourceError, SourceSpec};
 
 pub mod client;
 mod filters;
+mod poller;
 mod recent;
 pub mod settings;
 pub mod source;
@@ -120,7 +121,7 @@ impl SourceSpec for MqttSpec {
     }
 
     fn memory_bytes(&self) -> u64 {
-        QUEUE_BYTES.min(u64::from(self.receive_maximum).saturating_mul(self.max_packet.0 + source::PAYLOAD_OVERHEAD))
+        QUEUE_BYTES.min(u64::from(self.receive_maximum).saturating_mul(self.max_packet.0 + poller::PAYLOAD_OVERHEAD))
     }
 
     fn open(&self, context: SourceContext) -> BoxFuture<'_, Result<Box<dyn Source>, SourceError>> {
