@@ -105,6 +105,29 @@ fn what_is_recorded_replays_to_the_same_rows() {
     assert!((1_000..1_100).contains(&lines), "{lines}");
 }
 
+/// A simulation of another day gives the same every time: a run goes on where the one before was stopped.
+#[test]
+fn a_simulation_goes_on_where_it_was_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
+    succeed(streamgauge().arg("run").arg(fleet(folder.path())).env("OUT", &whole));
+    let slow = folder.path().join("slow.toml");
+    let state = format!("state = {:?}", folder.path().join("state"));
+    let text = FLEET.replace("durability = \"none\"", &state).replace("speed = \"max\"", "speed = \"20x\"");
+    std::fs::write(&slow, text).unwrap();
+    let account = folder.path().join("account.json");
+    let received = |limit: &[&str]| {
+        succeed(streamgauge().arg("run").arg(&slow).args(limit).arg("--account").arg(&account).env("OUT", &parts));
+        let account: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&account).unwrap()).unwrap();
+        account["sources"].as_object().unwrap().values().next().unwrap()["received"].as_u64().unwrap()
+    };
+    let (first, all) = (received(&["--for", "300ms"]), received(&[]));
+    assert!(0 < first && first < all, "{first} of {all}");
+    assert_same_rows("in two parts", &parquet_rows(&whole), parquet_rows(&parts));
+    // A feed that has come to its end begins anew.
+    assert_eq!(received(&[]), all);
+}
+
 #[test]
 fn json_logs_and_data_keep_apart() {
     let folder = tempfile::tempdir().unwrap();

@@ -99,6 +99,7 @@ async fn take(
         meter,
         memory_bytes: u64::MAX,
         kept: None,
+        taken: 0,
         connection: 0,
         redeliveries: Arc::new([]),
     };

@@ -328,6 +328,8 @@ impl Launching<'_> {
         meter: &Arc<SourceMeter>,
     ) {
         let name = source.name.text;
+        let before = self.recovery.as_ref().and_then(|recovery| recovery.stage(&name)?.source);
+        let taken = before.map_or(0, |before| before.taken) + recovered.map_or(0, |recovered| recovered.payloads.0);
         let context = SourceContext {
             name: name.clone(),
             pipeline: self.pipeline.clone(),
@@ -337,6 +339,7 @@ impl Launching<'_> {
             kept: recovered
                 .zip(self.recovery.as_ref())
                 .map(|(_, recovery)| (self.shared.disk.clone(), recovery.folder.journal(&name))),
+            taken,
             connection: recovered.map_or(0, |recovered| recovered.connection),
             redeliveries: recovered.map_or_else(Vec::new, |recovered| recovered.redeliveries.clone()).into(),
         };

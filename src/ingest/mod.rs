@@ -110,6 +110,8 @@ pub struct SourceContext {
     pub memory_bytes: u64,
     /// A folder of its own that outlives the process; none without a journal.
     pub kept: Option<(SharedDisk, PathBuf)>,
+    /// How many payloads of the feed are safe from earlier runs: a feed that gives the same again each time goes on there.
+    pub taken: u64,
     /// How many connections there were before this run: payloads say which one brought them.
     pub connection: u32,
     /// Payloads of earlier runs that are safe, but whose acknowledgement may have been lost.

@@ -35,7 +35,7 @@ pub trait Sink: Send {
     fn write(&mut self, batch: &RecordBatch) -> Result<(), SinkError>;
 
     /// Brings every row since the last barrier to where a crash of the process or the machine cannot take it, and says
-    /// what must be done to make it visible: the epoch's files, which [`publish`] shows once the whole epoch is
+    /// what must be done to make it visible: the epoch's files, which [`publish()`] shows once the whole epoch is
     /// durable, and the rows that are held back for later. With `last` nothing is held back: the run was stopped, or
     /// its input has ended. Retried as `write` is.
     ///

@@ -33,6 +33,7 @@ pub fn context() -> (SourceContext, Arc<SourceMeter>) {
         meter: meter.clone(),
         memory_bytes: u64::MAX,
         kept: None,
+        taken: 0,
         connection: 0,
         redeliveries: Arc::new([]),
     };

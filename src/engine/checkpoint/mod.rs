@@ -8,7 +8,7 @@
 //! ```
 //!
 //! At a barrier each stage hands over what it leaves (state in parts, prepared files, a source its place in the journal) and
-//! goes on. When all stages have, the [checkpointer](checkpointer::Checkpointer) writes the parts that have changed, then the
+//! goes on. When all stages have, the checkpointer writes the parts that have changed, then the
 //! manifest; its rename is the commit. Only then are the epoch's files published, and what no kept checkpoint needs any more
 //! goes. After a crash the newest whole checkpoint is taken up, its files are published again (which does nothing where they
 //! were), and the journal is read from its place: the same rows, the same epochs, the same files.

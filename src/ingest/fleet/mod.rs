@@ -69,7 +69,10 @@ impl SourceSpec for FleetSpec {
 
     fn open(&self, context: SourceContext) -> BoxFuture<'_, Result<Box<dyn Source>, SourceError>> {
         let start = self.fleet.start.unwrap_or_else(|| context.clock.now());
-        let fleet = Fleet::new(self.fleet.clone(), start);
+        let mut fleet = Fleet::new(self.fleet.clone(), start);
+        // One that begins now has never been before.
+        let taken = if self.fleet.start.is_some() { context.taken } else { 0 };
+        (0..taken).for_each(|_| drop(fleet.next()));
         let source = FleetSource::start(fleet, start, self.fleet.speed, context.meter);
         Box::pin(std::future::ready(Ok(Box::new(source) as Box<dyn Source>)))
     }

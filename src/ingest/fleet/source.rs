@@ -26,10 +26,11 @@ pub struct FleetSource {
 }
 
 impl FleetSource {
-    /// Starts now with the messages of `start`.
+    /// Starts now with the next message, that of `start` where there is none before it.
     pub fn start(mut fleet: Fleet, start: Timestamp, speed: Speed, meter: Arc<SourceMeter>) -> Self {
         meter.connected.store(1, Relaxed);
-        let next = fleet.next();
+        let next: Option<FleetMessage> = fleet.next();
+        let start = next.as_ref().map_or(start, |message| message.arrival.max(start));
         Self { fleet, next, start, began: Instant::now(), speed, meter }
     }
 

@@ -13,7 +13,7 @@
 //!
 //! A segment is a file of zeros that is written over: then a sync need not write metadata, which makes it ten times faster.
 //! Records are synced in groups: everything that came while the last sync was on its way goes with the next. Behind each
-//! sync a [`Synced`](record::Record::Synced) mark says how far it reached: a bad record before such a mark was once good, so
+//! sync a `Synced` mark says how far it reached: a bad record before such a mark was once good, so
 //! it is damage, and the start stops there; a bad record after the last mark was being written in the crash, and is cut off.
 
 mod keeper;

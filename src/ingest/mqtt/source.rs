@@ -1,4 +1,4 @@
-//! The source: takes what the [polling task](super::poller) received, and acknowledges what is safe.
+//! The source: takes what the polling task received, and acknowledges what is safe.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
