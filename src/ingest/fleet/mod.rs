@@ -72,7 +72,8 @@ impl SourceSpec for FleetSpec {
         let mut fleet = Fleet::new(self.fleet.clone(), start);
         // One that begins now has never been before.
         let taken = if self.fleet.start.is_some() { context.taken } else { 0 };
-        (0..taken).for_each(|_| drop(fleet.next()));
+        let last = (0..taken).map_while(|_| fleet.next()).last();
+        let start = last.map_or(start, |message| message.arrival);
         let source = FleetSource::start(fleet, start, self.fleet.speed, context.meter);
         Box::pin(std::future::ready(Ok(Box::new(source) as Box<dyn Source>)))
     }

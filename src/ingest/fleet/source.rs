@@ -26,11 +26,10 @@ pub struct FleetSource {
 }
 
 impl FleetSource {
-    /// Starts now with the next message, that of `start` where there is none before it.
+    /// Starts now with what comes after `start`.
     pub fn start(mut fleet: Fleet, start: Timestamp, speed: Speed, meter: Arc<SourceMeter>) -> Self {
         meter.connected.store(1, Relaxed);
-        let next: Option<FleetMessage> = fleet.next();
-        let start = next.as_ref().map_or(start, |message| message.arrival.max(start));
+        let next = fleet.next();
         Self { fleet, next, start, began: Instant::now(), speed, meter }
     }
 
