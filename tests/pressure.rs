@@ -48,7 +48,7 @@ fn a_stuck_sink_stops_the_source_at_a_payload_that_can_be_calculated() {
 fn no_session_is_lost_while_a_sink_is_stuck() {
     let Some(broker) = Mosquitto::start("allow_anonymous true") else { return };
     let text = format!(
-        "[pipeline]\nname = \"stuck\"\nbatch_rows = 16\nchannel_batches = 2\n\
+        "[pipeline]\nname = \"stuck\"\ndurability = \"none\"\nbatch_rows = 16\nchannel_batches = 2\n\
          [sources.feed]\ntype = \"mqtt\"\nurl = \"{}\"\ntopics = [\"feed\"]\nkeep_alive = \"5s\"\nreceive_maximum = 100\n\
          decode = {{ format = \"scalar\" }}\ncolumns = {{ value = \"int64\" }}\n\
          [sinks.out]\ntype = \"stdout\"\ninputs = [\"feed\"]\n",
