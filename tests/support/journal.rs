@@ -274,9 +274,10 @@ pub fn keep_beside(
             break;
         }
         beside(&session.handle);
-        // Nothing is durable of ticks alone.
-        if !group.iter().all(|item| matches!(item, Item::Tick { .. })) {
-            safe = given;
+        // Nothing is durable of ticks alone, and those at the end may have been taken by themselves.
+        let ticks = group.iter().rev().take_while(|item| matches!(item, Item::Tick { .. })).count();
+        if ticks < group.len() {
+            safe = given - ticks;
         }
     }
     let (released, said_safe) = (session.handle.clone(), session.safe.clone());
