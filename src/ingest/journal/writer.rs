@@ -232,17 +232,15 @@ impl Writer {
 
     fn begin(&mut self, number: u64, len: u64, payload: bool) -> Result<(), Stuck> {
         let reserve = if payload { 0 } else { self.settings.segment_bytes() };
-        let mut used = self.shared.used.load(Relaxed);
-        let path = segment::path(&self.settings.folder, number);
-        if let Ok(there) = self.disk.file_len(&path) {
-            // It was prepared, and is too small.
-            used = used.saturating_sub(there);
-        }
-        if used + len > self.settings.quota + reserve {
+        // One that was prepared, and is too small, is replaced.
+        let there = self.disk.file_len(&segment::path(&self.settings.folder, number)).unwrap_or(0);
+        if self.shared.used.load(Relaxed).saturating_sub(there) + len > self.settings.quota + reserve {
             return Err(Stuck::Quota);
         }
         let file = segment::create(&*self.disk, &self.settings.folder, number, len)?;
-        self.shared.used.store(used + len, Relaxed);
+        // Segments may have been released meanwhile: what was read above is not what is there now.
+        self.shared.used.fetch_add(len, Relaxed);
+        self.shared.used.fetch_sub(there, Relaxed);
         self.go_on(number, file, len);
         Ok(())
     }
