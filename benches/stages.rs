@@ -14,6 +14,7 @@ use arrow::array::RecordBatch;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use crossbeam_channel::bounded;
 use streamgauge::engine::{Options, Prepared};
+use streamgauge::flow::batch::Batch;
 use streamgauge::flow::inbox::Inbox;
 use streamgauge::flow::message::{Epoch, Message, Severed};
 use streamgauge::flow::meter::Meter;
@@ -194,7 +195,7 @@ fn rows_of(batches: &[RecordBatch]) -> usize {
 struct Counted([usize; 2]);
 
 impl Emit for Counted {
-    fn emit_to(&mut self, port: Port, batch: RecordBatch) -> Result<(), Severed> {
+    fn emit_to(&mut self, port: Port, batch: Batch) -> Result<(), Severed> {
         self.0[port as usize] += std::hint::black_box(batch).num_rows();
         Ok(())
     }
@@ -222,7 +223,7 @@ fn operator(text: &str) -> Box<dyn Operator> {
 fn drain(operator: &mut dyn Operator, stream: &[(RecordBatch, Timestamp)]) -> Counted {
     let mut counted = Counted::default();
     for (batch, reached) in stream {
-        operator.process(batch.clone(), &mut counted).expect("the rows fit the operator");
+        operator.process(batch.clone().into(), &mut counted).expect("the rows fit the operator");
         operator.advance(*reached, &mut counted).expect("the rows fit the operator");
     }
     operator.advance(Timestamp::END, &mut counted).expect("the rows fit the operator");
@@ -311,7 +312,7 @@ fn hopped(batch: &RecordBatch, batches: usize, channel_batches: usize) -> usize 
     thread::scope(|scope| {
         scope.spawn(move || {
             for _ in 0..batches {
-                outbox.emit(batch.clone()).expect("the other end counts to the end");
+                outbox.emit(batch.clone().into()).expect("the other end counts to the end");
             }
             outbox.send(Message::End(Epoch(0))).expect("the other end counts to the end");
         });

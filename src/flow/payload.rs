@@ -147,6 +147,11 @@ impl Payloads {
         }
     }
 
+    /// When the one at `index` arrived.
+    pub fn arrival(&self, index: usize) -> Timestamp {
+        self.records[index].arrival
+    }
+
     /// All, in order.
     pub fn iter(&self) -> impl Iterator<Item = Payload<'_>> {
         (0..self.len()).map(|index| self.get(index))

@@ -1,9 +1,9 @@
 //! Steps between source and sink: rows to rows.
 
-use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 
 use crate::component::{Fault, Kind};
+use crate::flow::batch::Batch;
 use crate::flow::message::Severed;
 use crate::flow::outbox::Emit;
 use crate::flow::schema::StreamSchema;
@@ -23,7 +23,7 @@ pub static OPERATORS: &[Kind<dyn OperatorSpec>] = &[filter::KIND, derive::KIND, 
 /// A synchronous step. One thread owns it; it knows no channel, thread, clock, lock or counter.
 pub trait Operator: Send {
     /// Takes one batch, and emits any number.
-    fn process(&mut self, batch: RecordBatch, out: &mut dyn Emit) -> Result<(), OperatorError>;
+    fn process(&mut self, batch: Batch, out: &mut dyn Emit) -> Result<(), OperatorError>;
 
     /// Event time has reached `watermark`. The stage passes the watermark on after this.
     fn advance(&mut self, watermark: Timestamp, out: &mut dyn Emit) -> Result<(), OperatorError> {
@@ -53,6 +53,11 @@ pub trait OperatorSpec: std::fmt::Debug + Send + Sync {
     /// Whether it gathers rows by key, so that it must see all rows of a key.
     fn gathers(&self) -> bool {
         false
+    }
+
+    /// The columns by which it groups rows, in order: worth numbers from the source (see [`Batch`]).
+    fn groups_by(&self) -> Vec<String> {
+        Vec::new()
     }
 }
 

@@ -64,7 +64,7 @@ proptest! {
             let mut windows = Windows::new(setup(case)).unwrap();
             let mut out = Vec::new();
             for rows in cut(&rows, cuts) {
-                windows.process(batch(case, rows), &mut out).unwrap();
+                windows.process(batch(case, rows).into(), &mut out).unwrap();
             }
             windows.advance(Timestamp::END, &mut out).unwrap();
             read(case, &out)
@@ -81,7 +81,7 @@ proptest! {
         let mut windows = Windows::new(setup(case)).unwrap();
         let mut out = Vec::new();
         for (at, mark) in times.iter().zip(marks.iter().cycle()) {
-            windows.process(batch(case, &[(*at, Some(1), None)]), &mut out).unwrap();
+            windows.process(batch(case, &[(*at, Some(1), None)]).into(), &mut out).unwrap();
             windows.advance(Timestamp::from_micros(*mark), &mut out).unwrap();
         }
         windows.advance(Timestamp::END, &mut out).unwrap();
@@ -104,14 +104,14 @@ fn a_window_closes_when_the_watermark_reaches_its_end() {
     let mut windows = Windows::new(setup(case)).unwrap();
     let mut out = Vec::new();
     windows
-        .process(batch(case, &[(1, Some(1), Some(5)), (11, Some(1), Some(7)), (12, Some(1), Some(9))]), &mut out)
+        .process(batch(case, &[(1, Some(1), Some(5)), (11, Some(1), Some(7)), (12, Some(1), Some(9))]).into(), &mut out)
         .unwrap();
     windows.advance(Timestamp::from_micros(9), &mut out).unwrap();
     assert!(out.is_empty());
     windows.advance(Timestamp::from_micros(10), &mut out).unwrap();
     assert_eq!(read(case, &out).0, [((0, 10, Some(1)), (1, Some(5), Some(5), Some(5)), 0)]);
     out.clear();
-    windows.process(batch(case, &[(9, Some(1), Some(1)), (10, Some(1), Some(1))]), &mut out).unwrap();
+    windows.process(batch(case, &[(9, Some(1), Some(1)), (10, Some(1), Some(1))]).into(), &mut out).unwrap();
     windows.advance(Timestamp::END, &mut out).unwrap();
     let (emissions, late) = read(case, &out);
     assert_eq!(late, [(9, Some(1), Some(1))]);
@@ -132,14 +132,15 @@ fn groups_beyond_the_bound_stop_the_run_or_go_aside() {
     };
     let rows = batch(case, &[(1, Some(0), None), (2, Some(1), None), (3, Some(0), None), (4, None, None)]);
     let bounded = |overflow| Setup { groups_max: 1, overflow, ..setup(case) };
-    let error = Windows::new(bounded(Overflow::Stop)).unwrap().process(rows.clone(), &mut Vec::new()).unwrap_err();
+    let error =
+        Windows::new(bounded(Overflow::Stop)).unwrap().process(rows.clone().into(), &mut Vec::new()).unwrap_err();
     assert_eq!(error.to_string(), "more than 1 groups at once (`max_groups`)");
     let mut windows = Windows::new(bounded(Overflow::Side)).unwrap();
     let mut out = Vec::new();
-    windows.process(rows, &mut out).unwrap();
+    windows.process(rows.into(), &mut out).unwrap();
     windows.advance(Timestamp::from_micros(10), &mut out).unwrap();
     // The first group's window has closed, so there is room for another.
-    windows.process(batch(case, &[(11, Some(1), None)]), &mut out).unwrap();
+    windows.process(batch(case, &[(11, Some(1), None)]).into(), &mut out).unwrap();
     windows.advance(Timestamp::END, &mut out).unwrap();
     let (emissions, aside) = read(case, &out);
     assert_eq!(aside, [(2, Some(1), None), (4, None, None)]);

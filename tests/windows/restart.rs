@@ -68,7 +68,7 @@ fn run_with(
     let mut touched = BTreeSet::new();
     for (index, rows) in cut(rows, cuts).into_iter().enumerate() {
         let emitted = out.len();
-        windows.process(batch(case, rows), &mut out).unwrap();
+        windows.process(batch(case, rows).into(), &mut out).unwrap();
         touched.extend(accepted(case, rows, &out[emitted..]).iter().filter_map(|row| pane_of(case, *row)));
         seen = seen.max(rows.iter().map(|row| row.0).max().unwrap());
         windows.advance(Timestamp::from_micros(seen - case.disorder), &mut out).unwrap();
@@ -178,14 +178,14 @@ proptest! {
 fn given(case: Case, before: &[Row], row: Row) -> (BTreeSet<String>, BTreeSet<String>) {
     let mut windows = Windows::new(setup(case)).unwrap();
     let (mut store, mut out) = (Store::default(), Vec::new());
-    windows.process(batch(case, before), &mut out).unwrap();
+    windows.process(batch(case, before).into(), &mut out).unwrap();
     let given = store.take(windows.snapshot().unwrap());
     assert_eq!(given, store.names(), "all parts are new");
     assert_eq!(store.take(windows.snapshot().unwrap()), BTreeSet::from(["clock".to_owned()]));
     let mut windows = Windows::new(setup(case)).unwrap();
     windows.restore(&store.0).unwrap();
     assert_eq!(store.take(windows.snapshot().unwrap()), BTreeSet::from(["clock".to_owned()]));
-    windows.process(batch(case, &[row]), &mut out).unwrap();
+    windows.process(batch(case, &[row]).into(), &mut out).unwrap();
     let given = store.take(windows.snapshot().unwrap());
     assert!(out.is_empty());
     (given, store.names())
@@ -219,7 +219,7 @@ const D4: u8 = 255;
 #[test]
 fn panes_before_1970_have_names_too() {
     let mut windows = Windows::new(setup(CASE)).unwrap();
-    windows.process(batch(CASE, &[(-15, None, None), (-5, None, None)]), &mut Vec::new()).unwrap();
+    windows.process(batch(CASE, &[(-15, None, None), (-5, None, None)]).into(), &mut Vec::new()).unwrap();
     let names: Vec<String> = windows.snapshot().unwrap().into_iter().map(|part| part.name).collect();
     assert_eq!(names, ["clock", "pane--20", "pane--10"]);
 }
@@ -233,7 +233,7 @@ fn there_is_state_without_rows() {
     store.take(windows.snapshot().unwrap());
     let mut windows = Windows::new(setup(CASE)).unwrap();
     windows.restore(&store.0).unwrap();
-    windows.process(batch(CASE, &[(19, None, None), (20, None, None)]), &mut out).unwrap();
+    windows.process(batch(CASE, &[(19, None, None), (20, None, None)]).into(), &mut out).unwrap();
     assert_eq!(read(CASE, &out).1, [(19, None, None)], "it is late still");
 }
 
@@ -241,13 +241,13 @@ fn there_is_state_without_rows() {
 fn groups_of_a_checkpoint_are_kept_beyond_the_bound() {
     let mut windows = Windows::new(setup(CASE)).unwrap();
     let mut out = Vec::new();
-    windows.process(batch(CASE, &[(1, Some(0), None), (2, Some(1), None)]), &mut out).unwrap();
+    windows.process(batch(CASE, &[(1, Some(0), None), (2, Some(1), None)]).into(), &mut out).unwrap();
     let mut store = Store::default();
     store.take(windows.snapshot().unwrap());
     let mut windows = Windows::new(Setup { groups_max: 1, ..setup(CASE) }).unwrap();
     windows.restore(&store.0).unwrap();
-    windows.process(batch(CASE, &[(3, Some(0), None), (4, Some(1), None)]), &mut out).unwrap();
-    let error = windows.process(batch(CASE, &[(5, Some(2), None)]), &mut out).unwrap_err();
+    windows.process(batch(CASE, &[(3, Some(0), None), (4, Some(1), None)]).into(), &mut out).unwrap();
+    let error = windows.process(batch(CASE, &[(5, Some(2), None)]).into(), &mut out).unwrap_err();
     assert_eq!(error.to_string(), "more than 1 groups at once (`max_groups`)");
     windows.advance(Timestamp::END, &mut out).unwrap();
     let counts: Vec<_> = read(CASE, &out).0.into_iter().map(|(place, numbers, _)| (place.2, numbers.0)).collect();

@@ -6,8 +6,6 @@
 
 use std::ops::RangeInclusive;
 
-use arrow::array::RecordBatch;
-
 use super::core::{Core, Engine, Late};
 use super::measure::Inputs;
 use super::pending::{Due, Pending};
@@ -15,6 +13,7 @@ use super::ranges::{Ranges, part};
 use super::shape::Grid;
 use super::slots::{Slot, Slots};
 use super::state::{COUNT_MAX, Layout, Row, Table, is_pane};
+use crate::flow::batch::Batch;
 use crate::flow::outbox::Emit;
 use crate::flow::state::{Part, Restored};
 use crate::flow::time::Timestamp;
@@ -247,7 +246,7 @@ impl Clocks {
 }
 
 impl Engine for Clocks {
-    fn process(&mut self, core: &mut Core, batch: RecordBatch, out: &mut dyn Emit) -> Result<(), OperatorError> {
+    fn process(&mut self, core: &mut Core, batch: Batch, out: &mut dyn Emit) -> Result<(), OperatorError> {
         let admitted = core.admit(batch, out)?;
         self.reserve(core);
         let times = core.times(&admitted.batch);

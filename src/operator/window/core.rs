@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use arrow::array::cast::AsArray;
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, TimestampMicrosecondArray};
-use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Field, Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 
@@ -15,6 +14,7 @@ use super::panes::Panes;
 use super::sessions::Sessions;
 use super::shape::Shape;
 use super::state::{clock, restore_clock};
+use crate::flow::batch::Batch;
 use crate::flow::outbox::{Emit, Port};
 use crate::flow::schema::{StreamSchema, timestamp_type};
 use crate::flow::state::{Part, Restored};
@@ -148,7 +148,7 @@ pub(super) struct Core {
 
 /// Rows with their groups, none of which has overflown.
 pub(super) struct Admitted {
-    pub(super) batch: RecordBatch,
+    pub(super) batch: Batch,
     pub(super) ids: Vec<GroupId>,
 }
 
@@ -165,10 +165,10 @@ impl Core {
     }
 
     /// Finds the group of every row; rows of groups that do not fit are set aside.
-    pub(super) fn admit(&mut self, batch: RecordBatch, out: &mut dyn Emit) -> Result<Admitted, OperatorError> {
+    pub(super) fn admit(&mut self, batch: Batch, out: &mut dyn Emit) -> Result<Admitted, OperatorError> {
         let keys: Vec<ArrayRef> = self.setup.group_by.iter().map(|index| batch.column(*index).clone()).collect();
         let mut ids = Vec::with_capacity(batch.num_rows());
-        if !self.groups.intern(batch.num_rows(), &keys, &mut ids)? {
+        if !self.groups.intern_batch(&batch, &keys, &mut ids)? {
             return Ok(Admitted { batch, ids });
         }
         if self.setup.overflow == Overflow::Stop {
@@ -183,16 +183,16 @@ impl Core {
     /// Sends rows to the side output, and gives back the others.
     pub(super) fn set_aside(
         &self,
-        batch: RecordBatch,
+        batch: Batch,
         aside: impl Fn(usize) -> bool,
         out: &mut dyn Emit,
-    ) -> Result<RecordBatch, OperatorError> {
+    ) -> Result<Batch, OperatorError> {
         let aside: BooleanArray = (0..batch.num_rows()).map(|row| Some(aside(row))).collect();
         if aside.true_count() == 0 {
             return Ok(batch);
         }
-        out.emit_to(Port::Side, filter_record_batch(&batch, &aside)?)?;
-        Ok(filter_record_batch(&batch, &arrow::compute::not(&aside)?)?)
+        out.emit_to(Port::Side, batch.filter(&aside)?)?;
+        Ok(batch.filter(&arrow::compute::not(&aside)?)?)
     }
 
     /// Emits windows with their results.
@@ -209,13 +209,13 @@ impl Core {
         if self.setup.late == Late::Update {
             columns.push(Arc::new(Int64Array::from(fired.revisions)));
         }
-        Ok(out.emit(RecordBatch::try_new(self.output.clone(), columns)?)?)
+        Ok(out.emit(RecordBatch::try_new(self.output.clone(), columns)?.into())?)
     }
 }
 
 /// How a kind of window keeps its state.
 pub(super) trait Engine: Send {
-    fn process(&mut self, core: &mut Core, batch: RecordBatch, out: &mut dyn Emit) -> Result<(), OperatorError>;
+    fn process(&mut self, core: &mut Core, batch: Batch, out: &mut dyn Emit) -> Result<(), OperatorError>;
     /// The core's watermark has moved.
     fn advance(&mut self, core: &mut Core, out: &mut dyn Emit) -> Result<(), OperatorError>;
     /// The parts of its state; the clock has one of its own.
@@ -258,7 +258,7 @@ impl Windows {
 }
 
 impl Operator for Windows {
-    fn process(&mut self, batch: RecordBatch, out: &mut dyn Emit) -> Result<(), OperatorError> {
+    fn process(&mut self, batch: Batch, out: &mut dyn Emit) -> Result<(), OperatorError> {
         if batch.num_rows() == 0 {
             return Ok(());
         }

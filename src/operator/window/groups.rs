@@ -7,14 +7,15 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use arrow::array::cast::AsArray;
-use arrow::array::{Array, ArrayRef, Int64Array, StringArray};
-use arrow::compute::cast;
+use arrow::array::{Array, ArrayRef, Int64Array, StringArray, UInt32Array};
+use arrow::compute::{cast, take};
 use arrow::datatypes::{DataType, Int64Type, Schema};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, RowParser, SortField};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
+use crate::flow::batch::{Batch, Keys, Space};
 use crate::operator::OperatorError;
 use crate::operator::aggregate::GroupId;
 use crate::operator::key_group::{Encoding, key_group};
@@ -25,9 +26,18 @@ pub(super) const OVERFLOW: GroupId = GroupId::MAX;
 /// The number of holders of an id that is not given to any group.
 const FREE: u32 = u32::MAX;
 
+/// How many sources' numbers of keys are remembered.
+const SPACES_MAX: usize = 16;
+
 /// The groups that some window holds.
 pub(super) struct Groups {
     encoder: Encoder,
+    /// The columns of the key.
+    names: Vec<String>,
+    /// The groups that numbers of keys stand for, by space; the newest last.
+    numbered: Vec<Numbered>,
+    /// How often an id was given to another group, by id.
+    stamps: Vec<u32>,
     table: HashTable<GroupId>,
     hasher: RandomState,
     /// By id. Of a group that is gone, empty.
@@ -40,6 +50,13 @@ pub(super) struct Groups {
     holders: Vec<u32>,
     free: Vec<GroupId>,
     groups_max: usize,
+}
+
+/// What numbers of keys stand for.
+struct Numbered {
+    space: Space,
+    /// By number: the group's id and the stamp that this had then. A group that is gone has another.
+    groups: Vec<(GroupId, u32)>,
 }
 
 enum Encoder {
@@ -68,6 +85,9 @@ impl Groups {
         };
         Ok(Self {
             encoder,
+            names: group_by.iter().map(|index| schema.field(*index).name().clone()).collect(),
+            numbered: Vec::new(),
+            stamps: Vec::new(),
             table: HashTable::new(),
             hasher: RandomState::default(),
             keys: Vec::new(),
@@ -87,6 +107,53 @@ impl Groups {
 
     fn len(&self) -> usize {
         self.keys.len() - self.free.len()
+    }
+
+    /// As `intern`, by the numbers of the keys where the batch has them: then only keys that are new here are looked at.
+    pub(super) fn intern_batch(
+        &mut self,
+        batch: &Batch,
+        columns: &[ArrayRef],
+        ids: &mut Vec<GroupId>,
+    ) -> Result<bool, ArrowError> {
+        let Some(keys) = batch.keys().filter(|keys| *keys.columns == *self.names) else {
+            return self.intern(batch.num_rows(), columns, ids);
+        };
+        let mut numbered = self.take_numbered(keys);
+        let mut unknown: Vec<u32> = Vec::new();
+        ids.clear();
+        ids.extend((0u32..).zip(keys.numbers.values()).map(
+            |(row, number)| match numbered.groups.get(*number as usize) {
+                Some((id, stamp)) if self.stamps.get(*id as usize) == Some(stamp) => *id,
+                _ => {
+                    unknown.push(row);
+                    OVERFLOW
+                }
+            },
+        ));
+        let mut overflown = false;
+        if !unknown.is_empty() {
+            let rows = UInt32Array::from(unknown);
+            let columns = columns.iter().map(|column| take(column, &rows, None)).collect::<Result<Vec<_>, _>>()?;
+            let mut new = Vec::new();
+            overflown = self.intern(rows.len(), &columns, &mut new)?;
+            for (row, id) in rows.values().iter().zip(new) {
+                ids[*row as usize] = id;
+                numbered.learn(keys.numbers.value(*row as usize), id, &self.stamps);
+            }
+        }
+        self.numbered.push(numbered);
+        Ok(overflown)
+    }
+
+    /// What is known of the numbers of a batch, to be put back. Of one giver only the newest numbers count.
+    fn take_numbered(&mut self, keys: &Keys) -> Numbered {
+        let place = self.numbered.iter().position(|numbered| numbered.space.giver == keys.space.giver);
+        let known = place.map(|place| self.numbered.remove(place)).filter(|known| known.space == keys.space);
+        if self.numbered.len() >= SPACES_MAX {
+            self.numbered.remove(0);
+        }
+        known.unwrap_or_else(|| Numbered { space: keys.space, groups: Vec::new() })
     }
 
     /// The group of every row; [`OVERFLOW`] for rows of new groups beyond `groups_max`. True where there are any.
@@ -181,6 +248,7 @@ impl Groups {
             return id;
         }
         self.keys.push(key.into());
+        self.stamps.push(0);
         self.key_groups.push(key_group(key));
         self.holders.push(0);
         GroupId::try_from(self.keys.len() - 1).expect("groups_max fits")
@@ -204,6 +272,7 @@ impl Groups {
             return;
         }
         self.holders[index] = FREE;
+        self.stamps[index] = self.stamps[index].wrapping_add(1);
         if self.null == Some(id) {
             self.null = None;
         } else {
@@ -238,9 +307,20 @@ impl Groups {
     }
 }
 
+impl Numbered {
+    fn learn(&mut self, number: u32, id: GroupId, stamps: &[u32]) {
+        let Some(stamp) = stamps.get(id as usize) else { return };
+        let number = number as usize;
+        if self.groups.len() <= number {
+            self.groups.resize(number + 1, (OVERFLOW, 0));
+        }
+        self.groups[number] = (id, *stamp);
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Float64Array, Int8Array, UInt64Array};
+    use arrow::array::{Float64Array, Int8Array, RecordBatch, UInt64Array};
     use arrow::datatypes::Field;
 
     use super::*;
@@ -286,5 +366,32 @@ mod tests {
         // NULL is gone, `a` is still held.
         let other: ArrayRef = Arc::new(StringArray::from(vec![Some("b"), Some("a"), None]));
         assert_eq!(round(&mut groups, &other), (vec![1, 0, 2], other.clone()));
+    }
+
+    /// The ids of a batch whose keys have numbers of a generation.
+    fn numbered(groups: &mut Groups, keys: &[&str], numbers: &[u32], generation: u64) -> Vec<GroupId> {
+        let column: ArrayRef = Arc::new(StringArray::from(keys.to_vec()));
+        let rows = RecordBatch::try_from_iter([("key", column.clone())]).unwrap();
+        let columns = ["key".to_owned()].into();
+        let keys = Keys { columns, space: Space { giver: 7, generation }, numbers: numbers.to_vec().into() };
+        let mut ids = Vec::new();
+        groups.intern_batch(&Batch::keyed(rows, keys), &[column], &mut ids).unwrap();
+        ids
+    }
+
+    #[test]
+    fn numbers_stand_for_the_groups_that_their_keys_are_in() {
+        let column: ArrayRef = Arc::new(StringArray::from(vec!["a"]));
+        let mut groups = groups(&column);
+        assert_eq!(numbered(&mut groups, &["a", "b", "a", "c", "c"], &[3, 0, 3, 1, 1], 0), [0, 1, 0, 2, 2]);
+        (0..3).for_each(|id| groups.hold(id));
+        // What is known is not looked at: the text here says otherwise.
+        assert_eq!(numbered(&mut groups, &["?", "d"], &[3, 2], 0), [0, 3]);
+        groups.hold(3);
+        // Numbers of another generation are other numbers, and so is a group that is given again.
+        assert_eq!(numbered(&mut groups, &["b"], &[3], 1), [1]);
+        groups.release(1);
+        assert_eq!(numbered(&mut groups, &["e", "b"], &[9, 3], 1), [1, 4]);
+        assert_eq!(numbered(&mut groups, &["e", "b"], &[9, 3], 1), [1, 4]);
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ops::RangeInclusive;
 
-use arrow::array::{RecordBatch, UInt32Array};
+use arrow::array::UInt32Array;
 use arrow::error::ArrowError;
 
 use super::core::{Core, Engine, Fired, Late};
@@ -16,6 +16,7 @@ use super::measure::{Arena, Inputs};
 use super::shape::Grid;
 use super::sliding::{Merged, PANES_MIN, Sliding};
 use super::state::{COUNT_MAX, Layout, Table, is_pane};
+use crate::flow::batch::Batch;
 use crate::flow::outbox::Emit;
 use crate::flow::state::{Part, Restored};
 use crate::operator::OperatorError;
@@ -99,7 +100,7 @@ impl Panes {
     }
 
     /// Sends late rows aside. In most batches there are none, which the least and greatest time show.
-    fn accepted(&self, core: &Core, batch: RecordBatch, out: &mut dyn Emit) -> Result<RecordBatch, OperatorError> {
+    fn accepted(&self, core: &Core, batch: Batch, out: &mut dyn Emit) -> Result<Batch, OperatorError> {
         let times = core.times(&batch);
         let closed = core.closed;
         let (least, greatest) = bounds(times.values());
@@ -247,7 +248,7 @@ fn bounds(times: &[i64]) -> (i64, i64) {
 }
 
 impl Engine for Panes {
-    fn process(&mut self, core: &mut Core, batch: RecordBatch, out: &mut dyn Emit) -> Result<(), OperatorError> {
+    fn process(&mut self, core: &mut Core, batch: Batch, out: &mut dyn Emit) -> Result<(), OperatorError> {
         let batch = self.accepted(core, batch, out)?;
         let admitted = core.admit(batch, out)?;
         if admitted.ids.is_empty() {

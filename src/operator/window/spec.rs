@@ -219,6 +219,10 @@ impl OperatorSpec for Spec {
     fn gathers(&self) -> bool {
         true
     }
+
+    fn groups_by(&self) -> Vec<String> {
+        self.group_by.iter().map(|name| name.text.clone()).collect()
+    }
 }
 
 impl Spec {

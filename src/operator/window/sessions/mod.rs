@@ -14,14 +14,13 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ops::RangeInclusive;
 
-use arrow::array::RecordBatch;
-
 use super::core::{Clock, Core, Engine, Late};
 use super::measure::Inputs;
 use super::pending::{Due, Pending};
 use super::ranges::Ranges;
 use super::shape::Shape;
 use super::slots::{Slot, Slots};
+use crate::flow::batch::Batch;
 use crate::flow::outbox::Emit;
 use crate::flow::state::{Part, Restored};
 use crate::flow::time::Timestamp;
@@ -256,7 +255,7 @@ impl Sessions {
 }
 
 impl Engine for Sessions {
-    fn process(&mut self, core: &mut Core, batch: RecordBatch, out: &mut dyn Emit) -> Result<(), OperatorError> {
+    fn process(&mut self, core: &mut Core, batch: Batch, out: &mut dyn Emit) -> Result<(), OperatorError> {
         let admitted = core.admit(batch, out)?;
         self.reserve(core);
         let times = core.times(&admitted.batch);
