@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use arrow::array::{Array, BooleanArray, RecordBatch, UInt32Array};
-use arrow::compute::{filter, filter_record_batch};
+use arrow::compute::{filter, filter_record_batch, take_record_batch};
 use arrow::error::ArrowError;
 
 /// Rows, and for each of them the number of its key where the source gives one: who groups by that key finds the group
@@ -70,6 +70,15 @@ impl Batch {
         Ok(Self { rows, keys: self.keys.as_ref().map(some).transpose()? })
     }
 
+    /// Some of the rows, in the order of their indices.
+    pub fn take(&self, rows: &UInt32Array) -> Result<Self, ArrowError> {
+        let keys = self.keys.as_ref().map(|keys| {
+            let numbers = rows.values().iter().map(|row| keys.numbers.value(*row as usize));
+            Keys { numbers: UInt32Array::from_iter_values(numbers), ..keys.clone() }
+        });
+        Ok(Self { rows: take_record_batch(&self.rows, rows)?, keys })
+    }
+
     /// The same rows with other columns. They keep their numbers only if the columns of the key are what they were.
     #[must_use]
     pub fn with_columns(&self, rows: RecordBatch) -> Self {
@@ -124,6 +133,8 @@ mod tests {
         assert_eq!(numbers(&batch.slice(1, 2)), Some(&[1, 0][..]));
         let kept = batch.filter(&BooleanArray::from(vec![Some(true), None, Some(true)])).unwrap();
         assert_eq!((numbers(&kept), kept.num_rows()), (Some(&[0, 0][..]), 2));
+        let taken = batch.take(&vec![1, 0].into()).unwrap();
+        assert_eq!((numbers(&taken), taken.num_rows()), (Some(&[1, 0][..]), 2));
     }
 
     #[test]
