@@ -236,7 +236,9 @@ impl Windows {
         let groups = Groups::new(&setup.input.columns, &setup.group_by, setup.groups_max)?;
         let engine: Box<dyn Engine> = match (&setup.shape, setup.clock) {
             (Shape::Session { gap }, _) => Box::new(Sessions::new(*gap)),
-            (Shape::Grid(grid), Clock::Stream) => Box::new(Panes::new(grid.clone(), setup.shape.representable())),
+            (Shape::Grid(grid), Clock::Stream) => {
+                Box::new(Panes::new(grid.clone(), setup.shape.representable(), &setup.measures)?)
+            }
             (Shape::Grid(grid), Clock::Group) => Box::new(Clocks::new(grid.clone(), setup.shape.representable())),
         };
         let output = setup.output().columns;

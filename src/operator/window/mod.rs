@@ -33,15 +33,17 @@
 //! aggregates = { samples = "count(*)", warmest = "max(temp)" }
 //! ```
 //!
-//! [`core`] knows what is late and how to restart; `panes` (tumbling and hopping on the stream's clock, with `sliding`),
+//! [`core`] knows what is late and how to restart; `panes` (tumbling and hopping on the stream's clock, with `pane` and `sliding`),
 //! `clocks` (the same on clocks of groups) and `sessions` keep the state, and write it in parts: by pane, or by key group
 //! (`ranges`); `state` has the layout of the parts, and `identity` what they depend on.
 
+mod arena;
 mod clocks;
 pub mod core;
 mod groups;
 mod identity;
 pub mod measure;
+mod pane;
 mod panes;
 mod pending;
 mod ranges;

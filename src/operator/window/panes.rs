@@ -4,17 +4,16 @@
 //! its groups densely, in order of first appearance, and windows are emitted in that order.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::ops::RangeInclusive;
 
-use arrow::array::UInt32Array;
+use arrow::array::{ArrayRef, UInt32Array};
 use arrow::error::ArrowError;
 
 use super::core::{Core, Engine, Fired, Late};
-use super::groups::Groups;
-use super::measure::{Arena, Inputs};
+use super::measure::{Inputs, Measure};
+use super::pane::{Merged, PaneMap};
 use super::shape::Grid;
-use super::sliding::{Merged, PANES_MIN, Sliding};
+use super::sliding::{PANES_MIN, Sliding};
 use super::state::{COUNT_MAX, Layout, Table, is_pane};
 use crate::flow::batch::Batch;
 use crate::flow::outbox::Emit;
@@ -22,49 +21,11 @@ use crate::flow::state::{Part, Restored};
 use crate::operator::OperatorError;
 use crate::operator::aggregate::GroupId;
 
-/// No slot.
-pub(super) const NONE: u32 = u32::MAX;
-
 /// A part a pane.
 const PANE: Layout<1> = Layout { name: "pane", numbers: ["start"], partials: true };
 
 /// A part a window that has been emitted and is not closed.
 const WINDOW: Layout<2> = Layout { name: "window", numbers: ["end", "revision"], partials: false };
-
-pub(super) struct Pane {
-    /// The slot of a group, by id; [`NONE`] where it has none.
-    slots: Vec<u32>,
-    /// The group of a slot.
-    pub(super) groups: Vec<GroupId>,
-    pub(super) arena: Arena,
-    /// Rows were folded into it since the snapshot before.
-    touched: bool,
-}
-
-impl Pane {
-    fn new(core: &Core) -> Result<Self, ArrowError> {
-        let arena = Arena::new(&core.setup.measures)?;
-        Ok(Self { slots: Vec::new(), groups: Vec::new(), arena, touched: false })
-    }
-
-    fn slots(&mut self, ids: &[GroupId], groups: &mut Groups) -> Vec<u32> {
-        if self.slots.len() < groups.ids_len() {
-            self.slots.resize(groups.ids_len(), NONE);
-        }
-        let slots = ids.iter().map(|id| {
-            let slot = &mut self.slots[*id as usize];
-            if *slot == NONE {
-                *slot = u32::try_from(self.groups.len()).expect("as many as groups");
-                self.groups.push(*id);
-                groups.hold(*id);
-            }
-            *slot
-        });
-        let slots = slots.collect();
-        self.arena.len = self.groups.len();
-        slots
-    }
-}
 
 /// The newest revision of a window, by group.
 #[derive(Default)]
@@ -80,19 +41,33 @@ pub(super) struct Panes {
     /// Where a window has so many panes that it is worth it.
     sliding: Option<Sliding>,
     representable: RangeInclusive<i64>,
-    /// By start.
-    panes: BTreeMap<i64, Pane>,
+    map: PaneMap,
+    /// For windows of few panes, and of some groups only.
+    merged: Option<Merged>,
     /// Of windows that have been emitted and are not closed, by end.
     revisions: BTreeMap<i64, Revisions>,
 }
 
 impl Panes {
-    pub(super) fn new(grid: Grid, representable: RangeInclusive<i64>) -> Self {
+    pub(super) fn new(
+        grid: Grid,
+        representable: RangeInclusive<i64>,
+        measures: &[Measure],
+    ) -> Result<Self, ArrowError> {
         let sliding = match grid {
-            Grid::Fixed { size, offset, .. } if grid.panes_len() >= PANES_MIN => Some(Sliding::new(size, offset)),
+            Grid::Fixed { size, offset, .. } if grid.panes_len() >= PANES_MIN => {
+                Some(Sliding::new(size, offset, measures)?)
+            }
             _ => None,
         };
-        Self { grid, sliding, representable, panes: BTreeMap::new(), revisions: BTreeMap::new() }
+        Ok(Self {
+            grid,
+            sliding,
+            representable,
+            map: PaneMap::default(),
+            merged: None,
+            revisions: BTreeMap::new(),
+        })
     }
 
     fn is_late(&self, at: i64, closed: i64) -> bool {
@@ -127,13 +102,7 @@ impl Panes {
     }
 
     fn fold(&mut self, core: &mut Core, start: i64, ids: &[GroupId], inputs: &Inputs) -> Result<(), OperatorError> {
-        let pane = match self.panes.entry(start) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(Pane::new(core)?),
-        };
-        let slots = pane.slots(ids, &mut core.groups);
-        pane.arena.update(&slots, inputs)?;
-        pane.touched = true;
+        self.map.fold(core, start, ids, inputs)?;
         if let Some(sliding) = &mut self.sliding {
             sliding.touch(start);
         }
@@ -169,18 +138,13 @@ impl Panes {
         out: &mut dyn Emit,
     ) -> Result<(), OperatorError> {
         let start = self.grid.start(end);
-        let (groups, results) = match only {
-            None if self.grid.is_tumbling() => {
-                let Some(pane) = self.panes.get_mut(&start) else { return Ok(()) };
+        let (groups, results) = match (only, &mut self.sliding) {
+            (None, _) if self.grid.is_tumbling() => {
+                let Some(pane) = self.map.panes.get_mut(&start) else { return Ok(()) };
                 (pane.groups.clone(), pane.arena.finish()?)
             }
-            _ => {
-                let mut merged = match &mut self.sliding {
-                    Some(sliding) if only.is_none() => sliding.window(core, &mut self.panes, start)?,
-                    _ => self.merged(core, start..end, only)?,
-                };
-                (merged.groups, merged.arena.finish()?)
-            }
+            (None, Some(sliding)) => sliding.window(core, &mut self.map.panes, start)?,
+            _ => self.merge(core, start..end, only)?,
         };
         let mut fired = Fired { starts: vec![start; groups.len()], ends: vec![end; groups.len()], ..Fired::default() };
         if core.setup.late == Late::Update {
@@ -194,27 +158,25 @@ impl Panes {
         core.emit(fired, results, out)
     }
 
-    /// The merge of some panes, for some groups only where they are given.
-    fn merged(
+    /// The groups of some panes and their results, of some groups only where they are given.
+    fn merge(
         &mut self,
         core: &Core,
         range: std::ops::Range<i64>,
         only: Option<&[GroupId]>,
-    ) -> Result<Merged, OperatorError> {
-        let mut merged = Merged::new(core)?;
-        for pane in self.panes.range_mut(range).map(|(_, pane)| pane) {
-            let Some(only) = only else {
-                merged.add(core, &pane.groups, &pane.arena.partial()?)?;
-                continue;
-            };
-            let slot = |id: &GroupId| pane.slots.get(*id as usize).copied().filter(|slot| *slot != NONE);
-            let mut slots: Vec<u32> = only.iter().filter_map(slot).collect();
-            // In order of first appearance, whatever the ids are.
-            slots.sort_unstable();
-            let groups: Vec<GroupId> = slots.iter().map(|slot| pane.groups[*slot as usize]).collect();
-            merged.add(core, &groups, &pane.arena.partial_of(&slots)?)?;
+    ) -> Result<(Vec<GroupId>, Vec<ArrayRef>), OperatorError> {
+        let merged = match &mut self.merged {
+            Some(merged) => merged,
+            none => none.insert(Merged::new(core)?),
+        };
+        merged.clear(core)?;
+        for pane in self.map.panes.range_mut(range).map(|(_, pane)| pane) {
+            match only {
+                None => merged.add(core, pane)?,
+                Some(only) => merged.add_some(core, pane, only)?,
+            }
         }
-        Ok(merged)
+        Ok((merged.groups.clone(), merged.arena.finish()?))
     }
 
     /// The end of the next window that has rows, after those that have been emitted.
@@ -222,24 +184,20 @@ impl Panes {
         // A pane that ended before the last window that was emitted began is in no window to come.
         let from = if fired == i64::MIN { i64::MIN } else { self.grid.start_bound(fired) };
         let start =
-            self.panes.range(from..).map(|(start, _)| *start).find(|start| self.grid.last_end(*start) > fired)?;
+            self.map.panes.range(from..).map(|(start, _)| *start).find(|start| self.grid.last_end(*start) > fired)?;
         Some(self.grid.first_end(start.max(fired)))
     }
 
-    fn evict(&mut self, core: &mut Core) {
-        let closed = core.closed;
-        while let Some(entry) = self.panes.first_entry() {
-            if self.grid.last_end(*entry.key()) > closed {
-                break;
-            }
-            entry.remove().groups.iter().for_each(|group| core.groups.release(*group));
-        }
+    fn evict(&mut self, core: &mut Core) -> Result<(), OperatorError> {
+        let (grid, closed) = (&self.grid, core.closed);
+        while self.map.close_first(core, |start| grid.last_end(start) <= closed)? {}
         while let Some(entry) = self.revisions.first_entry() {
             if *entry.key() > closed {
                 break;
             }
             entry.remove();
         }
+        Ok(())
     }
 }
 
@@ -293,13 +251,12 @@ impl Engine for Panes {
             core.fired = end;
         }
         core.fired = core.fired.max(until);
-        self.evict(core);
-        Ok(())
+        self.evict(core)
     }
 
     fn snapshot(&mut self, core: &Core) -> Result<Vec<Part>, OperatorError> {
         let mut parts = Vec::new();
-        for (start, pane) in &mut self.panes {
+        for (start, pane) in &mut self.map.panes {
             let name = PANE.part(*start);
             if !std::mem::take(&mut pane.touched) {
                 parts.push(Part::same(name));
@@ -350,18 +307,12 @@ impl Panes {
         if table.rows.is_empty() {
             return Ok(());
         }
-        let pane = match self.panes.entry(start) {
-            Entry::Occupied(entry) => {
-                // Of several workers: what each of them wrote is not all that there is.
-                let pane = entry.into_mut();
-                pane.touched = true;
-                pane
-            }
-            Entry::Vacant(entry) => entry.insert(Pane::new(core)?),
-        };
+        // Of several workers: what each of them wrote is not all that there is.
+        let known = self.map.panes.contains_key(&start);
         let ids: Vec<GroupId> = table.rows.iter().map(|(_, group)| *group).collect();
-        let slots = pane.slots(&ids, &mut core.groups);
-        pane.arena.merge(&slots, &table.partial).map_err(|_| OperatorError::Stateless)
+        let (pane, slots) = self.map.place(core, start, &ids)?;
+        pane.touched |= known;
+        pane.arena.merge(slots, &table.partial).map_err(|_| OperatorError::Stateless)
     }
 
     fn restore_window(&mut self, core: &Core, end: i64, table: &Table<2>) -> Result<(), OperatorError> {
