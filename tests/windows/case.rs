@@ -99,6 +99,7 @@ pub(crate) fn setup(case: Case) -> Setup {
         late: case.late,
         groups_max: 1_000,
         overflow: Overflow::Stop,
+        forget_after: Span::from_secs(600),
     }
 }
 

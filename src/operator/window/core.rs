@@ -73,6 +73,8 @@ pub struct Setup {
     pub groups_max: usize,
     /// What becomes of rows of more groups.
     pub overflow: Overflow,
+    /// How long the key of a group that no window holds is remembered. Nothing that is emitted depends on it.
+    pub forget_after: Span,
 }
 
 impl Setup {
@@ -233,7 +235,7 @@ pub struct Windows {
 impl Windows {
     /// Without any row yet.
     pub fn new(setup: Setup) -> Result<Self, ArrowError> {
-        let groups = Groups::new(&setup.input.columns, &setup.group_by, setup.groups_max)?;
+        let groups = Groups::new(&setup.input.columns, &setup.group_by, setup.groups_max, setup.forget_after)?;
         let engine: Box<dyn Engine> = match (&setup.shape, setup.clock) {
             (Shape::Session { gap }, _) => Box::new(Sessions::new(*gap)),
             (Shape::Grid(grid), Clock::Stream) => {
@@ -264,7 +266,9 @@ impl Operator for Windows {
         if batch.num_rows() == 0 {
             return Ok(());
         }
-        self.engine.process(&mut self.core, batch, out)
+        self.engine.process(&mut self.core, batch, out)?;
+        self.core.groups.settle();
+        Ok(())
     }
 
     fn advance(&mut self, watermark: Timestamp, out: &mut dyn Emit) -> Result<(), OperatorError> {
@@ -273,10 +277,13 @@ impl Operator for Windows {
         }
         let core = &mut self.core;
         core.watermark = watermark.micros();
+        core.groups.reach(core.watermark);
         core.group_floor = core.group_floor.max(core.setup.group_floor(core.watermark));
         let least = if core.setup.clock == Clock::Group { core.group_floor } else { core.watermark };
         core.closed = core.closed.max(core.setup.closed(least));
-        self.engine.advance(core, out)
+        self.engine.advance(core, out)?;
+        core.groups.settle();
+        Ok(())
     }
 
     fn snapshot(&mut self) -> Result<Vec<Part>, OperatorError> {
@@ -287,6 +294,7 @@ impl Operator for Windows {
 
     fn restore(&mut self, parts: &[Restored]) -> Result<(), OperatorError> {
         let parts = restore_clock(&mut self.core, parts)?;
+        self.core.groups.reach(self.core.watermark);
         self.engine.restore(&mut self.core, &parts)
     }
 }

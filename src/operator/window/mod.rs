@@ -18,6 +18,12 @@
 //! a group that is behind by more than that and has no open window is forgotten. This floor moves in whole minutes of
 //! the stream's watermark ([`Timestamp::whole_steps`](crate::flow::time::Timestamp::whole_steps)).
 //!
+//! At most `max_groups` groups are held at once, by open windows or by clocks; rows of more are refused
+//! (`on_max_groups`). A group that nothing holds any more is remembered until the stream's watermark is `forget_after`
+//! on, so that devices which report now and then are not made and dropped with every window. Those do not count, make
+//! room when it is needed, the longest silent first, and are not part of checkpoints: nothing that comes out depends on
+//! `forget_after`, only memory and speed do.
+//!
 //! ```toml
 //! [operators.by_device]
 //! type = "window"
@@ -30,6 +36,7 @@
 //! late = "update"                  # "side", "drop"
 //! max_groups = 100_000             # 1_000_000
 //! on_max_groups = "side"           # "stop"
+//! forget_after = "1h"              # "10m"
 //! aggregates = { samples = "count(*)", warmest = "max(temp)" }
 //! ```
 //!
@@ -55,4 +62,4 @@ mod slots;
 mod spec;
 mod state;
 
-pub use spec::{GROUP_IDLE_AFTER, KIND, MAX_GROUPS};
+pub use spec::{FORGET_AFTER, GROUP_IDLE_AFTER, KIND, MAX_GROUPS};

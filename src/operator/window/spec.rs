@@ -22,6 +22,9 @@ pub const MAX_GROUPS: usize = 1_000_000;
 /// How far a group's own watermark may stay behind the stream's, unless `group_idle_after` says otherwise.
 pub const GROUP_IDLE_AFTER: Span = Span::from_secs(3_600);
 
+/// How long a group that no window holds is remembered, unless `forget_after` says otherwise.
+pub const FORGET_AFTER: Span = Span::from_secs(600);
+
 /// The columns that every window has.
 const OWN_COLUMNS: [&str; 2] = ["window_start", "window_end"];
 
@@ -38,6 +41,7 @@ struct Spec {
     drops: bool,
     max_groups: usize,
     overflow: Overflow,
+    forget_after: Span,
     /// Names and SQL texts.
     aggregates: Vec<(Name, Name)>,
 }
@@ -54,6 +58,7 @@ fn parse(settings: &mut Settings) -> Option<Box<dyn OperatorSpec>> {
     let max_groups = settings.or("max_groups", MAX_GROUPS);
     let overflow = [("stop", Overflow::Stop), ("side", Overflow::Side)];
     let overflow = settings.choice("on_max_groups", &overflow, Overflow::Stop);
+    let forget_after = length(settings, "forget_after").map_or(FORGET_AFTER, |(span, _)| span);
     let aggregates = aggregates(settings);
     repeated(settings, &group_by);
     if settings.faults_len() > before {
@@ -71,6 +76,7 @@ fn parse(settings: &mut Settings) -> Option<Box<dyn OperatorSpec>> {
         drops,
         max_groups,
         overflow,
+        forget_after,
         aggregates,
     }))
 }
@@ -201,6 +207,7 @@ impl OperatorSpec for Spec {
             late: self.late,
             groups_max: self.max_groups,
             overflow: self.overflow,
+            forget_after: self.forget_after,
         };
         let (output, identity) = (setup.output(), identity(&setup, &self.aggregates));
         let windows = Windows::new(setup).map_err(|error| {
