@@ -22,11 +22,13 @@
 //! `{"time": 1767600000000, "readings": [{"temp": 20.5, "env": {"rel.hum": 44}}, {"temp": 21, "env": {"rel.hum": 45}}]}`
 //! is two rows. A payload with anything wrong has none, and goes to `NAME.dead_letter` as a whole.
 
+mod template;
 mod trie;
 mod walk;
 
 use arrow::array::RecordBatch;
 
+use template::Templates;
 use trie::{Trie, payload_columns};
 use walk::Walk;
 
@@ -124,6 +126,7 @@ impl DecoderSpec for Json {
             places: vec![None; columns.columns.len()],
             stamp: 0,
             scratch: Vec::new(),
+            templates: Templates::default(),
             rows: Rows::new(columns),
         })
     }
@@ -143,16 +146,19 @@ struct JsonDecoder {
     stamps: Vec<u64>,
     stamp: u64,
     scratch: Vec<u8>,
+    templates: Templates,
     rows: Rows,
 }
 
 impl Decoder for JsonDecoder {
     fn push(&mut self, payload: &Payload<'_>) -> Result<usize, Malformed> {
-        let Self { limits, trie, explode, per_row, shared, places, stamps, stamp, scratch, rows } = self;
+        let Self { limits, trie, explode, per_row, shared, places, stamps, stamp, scratch, templates, rows } = self;
         rows.payload(payload, |rows| {
             let first = rows.len();
-            places.fill(None);
             let explode = *explode;
+            if explode {
+                places.fill(None);
+            }
             let body = payload.body;
             let mut walk = Walk {
                 body,
@@ -171,10 +177,10 @@ impl Decoder for JsonDecoder {
                 explode,
                 in_row: false,
                 exploded: false,
+                templates,
+                noting: false,
             };
-            walk.document()?;
-            walk.share(shared)?;
-            Ok(walk.count)
+            walk.rows(shared)
         })
     }
 
