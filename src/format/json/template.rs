@@ -97,9 +97,12 @@ pub(super) struct Templates {
     refused: u32,
     /// Room for the slots of one document.
     pub(super) slots: Vec<Slot>,
-    /// Documents that a template read, for tests.
+    /// Documents and rows that a template read.
     #[cfg(test)]
     pub(super) hits: usize,
+    /// Neither templates nor fast paths: the oracle of the tests.
+    #[cfg(test)]
+    pub(super) off: bool,
 }
 
 impl Step {
@@ -137,6 +140,12 @@ impl Step {
 }
 
 impl Templates {
+    /// Bytes of what was learned.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.steps.capacity() * size_of::<Step>() + self.literals.capacity() + self.absent.capacity() * size_of::<u32>()
+    }
+
     /// Says that no shape fitted, and whether the slots of the document should be kept to learn its shape.
     pub(super) fn missed(&mut self) -> bool {
         self.misses = self.misses.saturating_add(1);
@@ -245,8 +254,12 @@ impl Walk<'_> {
     /// nothing and false. A whole document ends where the body does.
     #[inline]
     pub(super) fn predicted(&mut self, whole: bool) -> bool {
-        let body = self.body;
-        let (mut at, mut place) = (self.at, 0);
+        #[cfg(test)]
+        if self.templates.off {
+            return false;
+        }
+        let (body, start) = (self.body, self.at);
+        let (mut at, mut place) = (start, 0);
         'places: loop {
             let mut way = place;
             while let Some(step) = self.templates.steps.get(way as usize) {
@@ -266,6 +279,7 @@ impl Walk<'_> {
                 }
                 way = other;
             }
+            self.at = start;
             return false;
         }
     }
@@ -326,22 +340,40 @@ impl Walk<'_> {
     /// A plain string or a short number into a column; where it ends.
     #[inline]
     pub(super) fn quick(&mut self, start: usize, column: usize) -> Option<usize> {
-        let builder = self.rows.builder(column);
         if self.body.get(start) == Some(&b'"') {
-            let end = swar::plain_until_quote(self.body, start + 1)?;
-            return builder.push_ascii(self.body, start + 1..end).then_some(end + 1);
+            let end = self.quick_string(start)?;
+            return self.rows.builder(column).push_ascii(self.body, start + 1..end - 1).then_some(end);
         }
-        let (number, end) = Short::read(self.body, start)?;
-        (end - start <= self.limits.number_len && builder.push_short(number)).then_some(end)
+        let (number, end) = self.quick_number(start)?;
+        self.rows.builder(column).push_short(number).then_some(end)
     }
 
     /// Where a plain string or a short number ends.
     #[inline]
-    pub(super) fn quick_skip(&self, start: usize) -> Option<usize> {
+    fn quick_skip(&self, start: usize) -> Option<usize> {
         if self.body.get(start) == Some(&b'"') {
-            return swar::plain_until_quote(self.body, start + 1).map(|end| end + 1);
+            return self.quick_string(start);
         }
-        let (_, end) = Short::read(self.body, start)?;
-        (end - start <= self.limits.number_len).then_some(end)
+        self.quick_number(start).map(|(_, end)| end)
+    }
+
+    /// Where a string without escapes, of ASCII, ends with its quote.
+    #[inline]
+    pub(super) fn quick_string(&self, start: usize) -> Option<usize> {
+        #[cfg(test)]
+        if self.templates.off {
+            return None;
+        }
+        swar::plain_until_quote(self.body, start + 1).map(|end| end + 1)
+    }
+
+    /// A short number, and where it ends.
+    #[inline]
+    pub(super) fn quick_number(&self, start: usize) -> Option<(Short, usize)> {
+        #[cfg(test)]
+        if self.templates.off {
+            return None;
+        }
+        Short::read(self.body, start).filter(|(_, end)| end - start <= self.limits.number_len)
     }
 }

@@ -6,7 +6,7 @@ use super::Limits;
 use super::template::{Slot, Templates, Want};
 use super::trie::{DOCUMENT, ROW, Trie};
 use crate::format::rows::Rows;
-use crate::format::{Malformed, number, swar};
+use crate::format::{Malformed, number};
 
 /// The way through one document.
 pub(super) struct Walk<'w> {
@@ -364,7 +364,7 @@ impl Walk<'_> {
 
     fn number(&mut self) -> Result<(usize, usize), Malformed> {
         let start = self.at;
-        if let Some(end) = self.quick_skip(start) {
+        if let Some((_, end)) = self.quick_number(start) {
             self.at = end;
             return Ok((start, end));
         }
@@ -382,9 +382,9 @@ impl Walk<'_> {
     /// A string: where its text begins and ends, and whether it has escapes. If so, the text is in `scratch`.
     fn string(&mut self) -> Result<(usize, usize, bool), Malformed> {
         let start = self.at + 1;
-        if let Some(end) = swar::plain_until_quote(self.body, start) {
-            self.at = end + 1;
-            return Ok((start, end, false));
+        if let Some(end) = self.quick_string(self.at) {
+            self.at = end;
+            return Ok((start, end - 1, false));
         }
         self.at = start;
         let mut escaped = false;
