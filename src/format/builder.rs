@@ -1,5 +1,6 @@
 //! Columns under construction, with a way back.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -13,11 +14,14 @@ use arrow::datatypes::{
 };
 
 use crate::format::columns::ColumnType;
-use crate::format::number::{self, Rest};
+use crate::format::number::{self, Rest, Short};
 use crate::format::when::shorten;
 
 /// How many bytes of text a column of one batch can hold: Arrow's offsets are 32 bits.
 const TEXT_BYTES_MAX: usize = i32::MAX as usize;
+
+/// Text that is copied whole, with what follows it: most keys are as short.
+const SHORT_TEXT: usize = 16;
 
 /// One column under construction.
 pub struct Builder {
@@ -173,6 +177,65 @@ impl Builder {
         }
     }
 
+    /// A short number. False, and nothing added, where only [`Self::push_number`] can tell its value, or what is wrong.
+    #[inline]
+    pub fn push_short(&mut self, number: Short) -> bool {
+        macro_rules! add {
+            ($vec:expr, $value:expr) => {{
+                let Some(value) = $value else { return false };
+                $vec.push(value);
+            }};
+        }
+        macro_rules! int {
+            ($vec:expr) => {{
+                // An integer is written without point.
+                add!($vec, number.scaled(0).filter(|_| number.decimals == 0).and_then(|value| value.try_into().ok()))
+            }};
+        }
+        match &mut self.values {
+            Values::F64(vec) => add!(vec, number.float64()),
+            Values::I64(vec) => match &self.kind {
+                ColumnType::Timestamp(when) => add!(vec, when.read_short(number)),
+                _ => int!(vec),
+            },
+            Values::F32(vec) => add!(vec, number.float32()),
+            Values::I8(vec) => int!(vec),
+            Values::I16(vec) => int!(vec),
+            Values::I32(vec) => int!(vec),
+            Values::U8(vec) => int!(vec),
+            Values::U16(vec) => int!(vec),
+            Values::U32(vec) => int!(vec),
+            Values::U64(vec) => int!(vec),
+            Values::I128(vec) => add!(vec, decimal(&self.kind, number)),
+            Values::Bool(_) | Values::Text { .. } => return false,
+        }
+        self.there();
+        true
+    }
+
+    /// ASCII text that stands in `body`. False, and nothing added, where [`Self::push_string`] must say.
+    #[inline]
+    pub fn push_ascii(&mut self, body: &[u8], text: Range<usize>) -> bool {
+        let Values::Text { offsets, bytes } = &mut self.values else {
+            return body.get(text).is_some_and(|text| self.push_string(text).is_ok());
+        };
+        let (start, len) = (bytes.len(), text.len());
+        if start + len > TEXT_BYTES_MAX {
+            return false;
+        }
+        // A copy of a constant length is a few instructions, of any other a call.
+        match body.get(text.start..).and_then(<[u8]>::first_chunk::<SHORT_TEXT>) {
+            Some(chunk) if len <= SHORT_TEXT => {
+                bytes.extend_from_slice(chunk);
+                bytes.truncate(start + len);
+            }
+            _ => bytes.extend_from_slice(&body[text]),
+        }
+        offsets.push((start + len) as i32);
+        self.there();
+        true
+    }
+
     /// A number as text of the grammar of JSON.
     pub fn push_number(&mut self, text: &[u8]) -> Result<(), String> {
         let shown = || shorten(&String::from_utf8_lossy(text));
@@ -291,7 +354,11 @@ impl Builder {
                 let array = Decimal128Array::new(fresh(vec).into(), nulls).with_data_type(self.kind.data_type());
                 Arc::new(array)
             }
-            Values::Bool(bits) => Arc::new(BooleanArray::new(bits.finish(), nulls)),
+            Values::Bool(bits) => {
+                let room = BooleanBufferBuilder::new(bits.len());
+                let mut bits = std::mem::replace(bits, room);
+                Arc::new(BooleanArray::new(bits.finish(), nulls))
+            }
             Values::Text { offsets, bytes } => {
                 let starts = OffsetBuffer::new(fresh(offsets).into());
                 offsets.push(0);
@@ -305,8 +372,18 @@ impl Builder {
     }
 }
 
-/// Takes a vector, and leaves one with room for as much: batches are much alike.
+/// Takes a vector, and leaves one with room for a little more: batches are much alike, but text varies in length, and
+/// what grows on the way is copied.
 fn fresh<T>(vec: &mut Vec<T>) -> Vec<T> {
-    let room = Vec::with_capacity(vec.len());
+    let room = Vec::with_capacity(vec.len() + vec.len() / 8);
     std::mem::replace(vec, room)
+}
+
+/// A short number in units of a decimal column, if it has no more digits than the column.
+fn decimal(kind: &ColumnType, number: Short) -> Option<i128> {
+    let ColumnType::Decimal(precision, scale) = kind else { return None };
+    let shift = u32::try_from(*scale).ok()?.checked_sub(number.decimals)?;
+    let magnitude = i128::from(number.digits).checked_mul(10i128.checked_pow(shift)?)?;
+    let fits = magnitude.unsigned_abs() < 10u128.pow(u32::from(*precision));
+    fits.then_some(if number.negative { -magnitude } else { magnitude })
 }

@@ -22,11 +22,13 @@
 //! `{"time": 1767600000000, "readings": [{"temp": 20.5, "env": {"rel.hum": 44}}, {"temp": 21, "env": {"rel.hum": 45}}]}`
 //! is two rows. A payload with anything wrong has none, and goes to `NAME.dead_letter` as a whole.
 
+mod template;
 mod trie;
 mod walk;
 
 use arrow::array::RecordBatch;
 
+use template::Templates;
 use trie::{Trie, payload_columns};
 use walk::Walk;
 
@@ -68,21 +70,48 @@ struct Json {
 }
 
 fn parse(settings: &mut Settings) -> Option<Box<dyn DecoderSpec>> {
-    let rows = settings
-        .optional::<Name>("rows")
-        .and_then(|text| Path::parse_rows(&text.text).map_err(|why| settings.fault(text.fault(why))).ok());
-    let bytes = usize::try_from(settings.or("max_bytes", MAX_BYTES).0).unwrap_or(usize::MAX);
-    let depth = settings.or("max_depth", MAX_DEPTH);
-    if depth > DEPTH_LIMIT {
-        settings.fault(Fault::new(
-            settings.at.clone(),
-            format!("`max_depth`: expected at most {DEPTH_LIMIT}, got {depth}"),
-        ));
-        return None;
+    Json::read(settings).map(|json| Box::new(json) as _)
+}
+
+impl Json {
+    fn read(settings: &mut Settings) -> Option<Self> {
+        let rows = settings
+            .optional::<Name>("rows")
+            .and_then(|text| Path::parse_rows(&text.text).map_err(|why| settings.fault(text.fault(why))).ok());
+        let bytes = usize::try_from(settings.or("max_bytes", MAX_BYTES).0).unwrap_or(usize::MAX);
+        let depth = settings.or("max_depth", MAX_DEPTH);
+        if depth > DEPTH_LIMIT {
+            settings.fault(Fault::new(
+                settings.at.clone(),
+                format!("`max_depth`: expected at most {DEPTH_LIMIT}, got {depth}"),
+            ));
+            return None;
+        }
+        let number_len = settings.or("max_number_len", MAX_NUMBER_LEN);
+        let max_rows = settings.or("max_rows", MAX_ROWS);
+        Some(Self { rows, limits: Limits { bytes, depth, number_len, rows: max_rows } })
     }
-    let number_len = settings.or("max_number_len", MAX_NUMBER_LEN);
-    let max_rows = settings.or("max_rows", MAX_ROWS);
-    Some(Box::new(Json { rows, limits: Limits { bytes, depth, number_len, rows: max_rows } }))
+
+    fn decoder(&self, columns: &Columns) -> JsonDecoder {
+        let (trie, per_row) = Trie::new(self.rows.as_ref(), columns);
+        let shared = match self.rows {
+            None => Vec::new(),
+            Some(_) => payload_columns(columns).filter(|column| !per_row.contains(column)).collect(),
+        };
+        JsonDecoder {
+            limits: self.limits,
+            stamps: vec![0; trie.nodes.len()],
+            explode: self.rows.is_some(),
+            trie,
+            per_row,
+            shared,
+            places: vec![None; columns.columns.len()],
+            stamp: 0,
+            scratch: Vec::new(),
+            templates: Templates::default(),
+            rows: Rows::new(columns),
+        }
+    }
 }
 
 impl DecoderSpec for Json {
@@ -109,23 +138,7 @@ impl DecoderSpec for Json {
     }
 
     fn build(&self, columns: &Columns) -> Box<dyn Decoder> {
-        let (trie, per_row) = Trie::new(self.rows.as_ref(), columns);
-        let shared = match self.rows {
-            None => Vec::new(),
-            Some(_) => payload_columns(columns).filter(|column| !per_row.contains(column)).collect(),
-        };
-        Box::new(JsonDecoder {
-            limits: self.limits,
-            stamps: vec![0; trie.nodes.len()],
-            explode: self.rows.is_some(),
-            trie,
-            per_row,
-            shared,
-            places: vec![None; columns.columns.len()],
-            stamp: 0,
-            scratch: Vec::new(),
-            rows: Rows::new(columns),
-        })
+        Box::new(self.decoder(columns))
     }
 }
 
@@ -143,16 +156,19 @@ struct JsonDecoder {
     stamps: Vec<u64>,
     stamp: u64,
     scratch: Vec<u8>,
+    templates: Templates,
     rows: Rows,
 }
 
 impl Decoder for JsonDecoder {
     fn push(&mut self, payload: &Payload<'_>) -> Result<usize, Malformed> {
-        let Self { limits, trie, explode, per_row, shared, places, stamps, stamp, scratch, rows } = self;
+        let Self { limits, trie, explode, per_row, shared, places, stamps, stamp, scratch, templates, rows } = self;
         rows.payload(payload, |rows| {
             let first = rows.len();
-            places.fill(None);
             let explode = *explode;
+            if explode {
+                places.fill(None);
+            }
             let body = payload.body;
             let mut walk = Walk {
                 body,
@@ -171,10 +187,10 @@ impl Decoder for JsonDecoder {
                 explode,
                 in_row: false,
                 exploded: false,
+                templates,
+                noting: false,
             };
-            walk.document()?;
-            walk.share(shared)?;
-            Ok(walk.count)
+            walk.rows(shared)
         })
     }
 

@@ -12,6 +12,7 @@ pub mod number;
 pub mod path;
 pub mod rows;
 pub mod scalar;
+pub mod swar;
 pub mod when;
 
 use columns::{ColumnType, Columns};

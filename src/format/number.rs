@@ -1,4 +1,9 @@
 //! Exact numbers from text, by the grammar of JSON: `-? digits (. digits)? ([eE] [+-]? digits)?`.
+//!
+//! Nearly all numbers of devices are [`Short`]: found and read in one go. What is not is found by [`scan`], and read by
+//! the functions below it, which know every number there can be.
+
+use crate::format::swar;
 
 /// Powers of ten that a double holds exactly.
 const EXACT_POWERS: [f64; 23] = [
@@ -9,6 +14,77 @@ const EXACT_POWERS: [f64; 23] = [
 const U64_DIGITS: usize = 19;
 /// The greatest power of ten in an `i128`.
 const I128_POWER: u32 = 38;
+/// Powers of ten that a single holds exactly: 5^10 < 2^24.
+const EXACT_POWERS_OF_SINGLES: [f32; 11] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10];
+
+/// A number without exponent, of at most [`U64_DIGITS`] digits: `digits / 10^decimals`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Short {
+    /// There is a minus.
+    pub negative: bool,
+    /// All digits, as one whole number.
+    pub digits: u64,
+    /// How many of them stand after the point; nought where there is none, as a point has digits after it.
+    pub decimals: u32,
+}
+
+impl Short {
+    /// The number at `at`, and where it ends. `None` where there is none, or one that is not short.
+    #[inline]
+    pub fn read(text: &[u8], at: usize) -> Option<(Self, usize)> {
+        let negative = text.get(at) == Some(&b'-');
+        let start = at + usize::from(negative);
+        let (whole, count) = swar::digits(text, start)?;
+        let end = start + count;
+        if count == 0 || (count > 1 && text.get(start) == Some(&b'0')) {
+            return None;
+        }
+        let (number, end) = match text.get(end) {
+            Some(b'.') => {
+                let (fraction, decimals) = swar::digits(text, end + 1)?;
+                if decimals == 0 || count + decimals > U64_DIGITS {
+                    return None;
+                }
+                let digits = whole * swar::POWERS[decimals] + fraction;
+                (Self { negative, digits, decimals: decimals as u32 }, end + 1 + decimals)
+            }
+            _ => (Self { negative, digits: whole, decimals: 0 }, end),
+        };
+        (!matches!(text.get(end), Some(b'e' | b'E'))).then_some((number, end))
+    }
+
+    /// The number times `10^scale`, where that is whole and fits.
+    #[inline]
+    pub fn scaled(self, scale: u32) -> Option<i64> {
+        let power = swar::POWERS.get(scale.checked_sub(self.decimals)? as usize)?;
+        let magnitude = i64::try_from(self.digits.checked_mul(*power)?).ok()?;
+        Some(if self.negative { -magnitude } else { magnitude })
+    }
+
+    /// The nearest double, by the fast path of Clinger ("How to read floating point numbers accurately", 1990): whole
+    /// numbers up to 2^53 and powers of ten up to 10^22 are doubles, so that the one rounding, of the division, is the
+    /// right one. `None` where the digits are more.
+    #[inline]
+    pub fn float64(self) -> Option<f64> {
+        if self.digits > 1 << f64::MANTISSA_DIGITS {
+            return None;
+        }
+        // Signed, because processors convert only that.
+        let value = (self.digits as i64) as f64 / EXACT_POWERS[self.decimals as usize];
+        Some(if self.negative { -value } else { value })
+    }
+
+    /// The nearest single, in the same way: up to 2^24 and 10^10.
+    #[inline]
+    pub fn float32(self) -> Option<f32> {
+        let power = EXACT_POWERS_OF_SINGLES.get(self.decimals as usize)?;
+        if self.digits > 1 << f32::MANTISSA_DIGITS {
+            return None;
+        }
+        let value = (self.digits as i64) as f32 / power;
+        Some(if self.negative { -value } else { value })
+    }
+}
 
 /// How long the number at the front of `text` is; the byte that is wrong where there is none.
 pub fn scan(text: &[u8]) -> Result<usize, usize> {
@@ -52,24 +128,6 @@ pub fn integer(text: &[u8]) -> Option<i128> {
     Some(if negative { -magnitude } else { magnitude })
 }
 
-/// A whole number written as one, of so few digits that nothing can overflow. `None` where it is anything else, which
-/// [`scaled`] may still read.
-pub fn short_integer(text: &[u8]) -> Option<i64> {
-    let (negative, digits) = text.strip_prefix(b"-").map_or((false, text), |rest| (true, rest));
-    if digits.is_empty() || digits.len() >= U64_DIGITS {
-        return None;
-    }
-    let mut magnitude = 0;
-    for byte in digits {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            return None;
-        }
-        magnitude = magnitude * 10 + i64::from(digit);
-    }
-    Some(if negative { -magnitude } else { magnitude })
-}
-
 /// The parts of a number: `digits × 10^exponent`.
 struct Parts {
     negative: bool,
@@ -77,23 +135,6 @@ struct Parts {
     exponent: i64,
     /// More digits than fit.
     overflow: bool,
-}
-
-/// The same of a number of at most [`U64_DIGITS`] bytes: nothing can overflow, and 64 bits are several times as fast.
-fn short_parts(text: &[u8]) -> (bool, u64, i64) {
-    let (negative, text) = text.strip_prefix(b"-").map_or((false, text), |rest| (true, rest));
-    let (mut digits, mut power, mut point) = (0u64, 0, 0);
-    for (at, byte) in text.iter().enumerate() {
-        match byte {
-            b'0'..=b'9' => {
-                digits = digits * 10 + u64::from(byte - b'0');
-                power -= point;
-            }
-            b'.' => point = 1,
-            _ => return (negative, digits, power + exponent(&text[at + 1..])),
-        }
-    }
-    (negative, digits, power)
 }
 
 fn parts(text: &[u8]) -> Parts {
@@ -134,16 +175,6 @@ fn exponent(text: &[u8]) -> i64 {
 
 /// The nearest double of a number that [`scan`] accepts. `None` where it is too great for one.
 pub fn float64(text: &[u8]) -> Option<f64> {
-    // Clinger's fast path: both operands are exact, so that the one rounding is the right one.
-    if text.len() <= U64_DIGITS {
-        let (negative, digits, exponent) = short_parts(text);
-        if digits <= 1 << 53 && exponent.unsigned_abs() < EXACT_POWERS.len() as u64 {
-            let power = EXACT_POWERS[exponent.unsigned_abs() as usize];
-            let digits = digits as f64;
-            let value = if exponent < 0 { digits / power } else { digits * power };
-            return Some(if negative { -value } else { value });
-        }
-    }
     let value: f64 = std::str::from_utf8(text).ok()?.parse().ok()?;
     value.is_finite().then_some(value)
 }
@@ -218,11 +249,26 @@ mod tests {
         assert_eq!(integer(b"18446744073709551615"), Some(i128::from(u64::MAX)));
         assert_eq!(integer(b"1.0"), None);
         assert_eq!(integer(&[b'9'; 60]), None);
-        assert_eq!(short_integer(b"999999999999999999"), Some(999_999_999_999_999_999));
-        assert_eq!(short_integer(b"-12"), Some(-12));
-        for other in ["", "-", "1.0", "1e3", "1000000000000000000"] {
-            assert_eq!(short_integer(other.as_bytes()), None, "{other}");
+    }
+
+    #[test]
+    fn short_numbers_end_where_the_grammar_says() {
+        for good in ["0", "-0", "12", "1.5,", "-0.25}", "1234567890123456789", "123456789.0123456789 "] {
+            let (_, end) = Short::read(good.as_bytes(), 0).unwrap();
+            assert_eq!(Ok(end), scan(good.as_bytes()), "{good}");
         }
+        for other in ["", "-", "01", "-00", "+1", ".5", "1.", "1.x", "1e3", "1.5E2", "x", "12345678901234567890", "-.1"]
+        {
+            assert_eq!(Short::read(other.as_bytes(), 0), None, "{other}");
+        }
+        // 2^53 + 1 is no double, and 2^24 + 1 no single.
+        assert_eq!(Short::read(b"9007199254740993", 0).unwrap().0.float64(), None);
+        assert_eq!(Short::read(b"16777217", 0).unwrap().0.float32(), None);
+        assert_eq!(Short::read(b"-0.0", 0).unwrap().0.float64().map(f64::to_bits), Some((-0.0f64).to_bits()));
+        assert_eq!(Short::read(b"-1.25", 0).unwrap().0.scaled(6), Some(-1_250_000));
+        assert_eq!(Short::read(b"9223372036854775807", 0).unwrap().0.scaled(0), Some(i64::MAX));
+        assert_eq!(Short::read(b"9223372036854775808", 0).unwrap().0.scaled(0), None);
+        assert_eq!(Short::read(b"1.25", 0).unwrap().0.scaled(1), None);
     }
 
     #[test]
@@ -241,6 +287,20 @@ mod tests {
         fn doubles_are_those_of_std(text in "-?(0|[1-9][0-9]{0,20})(\\.[0-9]{1,20})?(e-?[0-9]{1,2})?") {
             let expected: f64 = text.parse().unwrap();
             prop_assert_eq!(float64(text.as_bytes()).map(f64::to_bits), Some(expected.to_bits()));
+        }
+
+        #[test]
+        fn short_numbers_are_those_of_std(text in "-?(0|[1-9][0-9]{0,9})(\\.[0-9]{1,9})?", after in "([^0-9.eE].{0,9})?") {
+            let (number, end) = Short::read(format!("{text}{after}").as_bytes(), 0).unwrap();
+            prop_assert_eq!(end, text.len());
+            let (double, single): (f64, f32) = (text.parse().unwrap(), text.parse().unwrap());
+            prop_assert!(number.float64().is_none_or(|value| value.to_bits() == double.to_bits()), "{}", number.digits);
+            prop_assert!(number.float32().is_none_or(|value| value.to_bits() == single.to_bits()), "{}", number.digits);
+            // By the slow way, in 128 bits.
+            let digits: i128 = text.replace(['-', '.'], "").parse().unwrap();
+            let sign = if text.starts_with('-') { -1 } else { 1 };
+            let whole = (number.decimals <= 6).then(|| sign * digits * 10i128.pow(6 - number.decimals));
+            prop_assert_eq!(number.scaled(6), whole.and_then(|whole| i64::try_from(whole).ok()));
         }
     }
 }

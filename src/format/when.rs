@@ -3,7 +3,8 @@
 use jiff::fmt::strtime;
 use jiff::tz::{Offset, TimeZone};
 
-use crate::format::number::{self, Rest};
+use crate::format::number::{self, Rest, Short};
+use crate::format::swar;
 
 /// How a time is written.
 #[derive(Clone, Debug)]
@@ -51,6 +52,18 @@ impl When {
         }
     }
 
+    /// A time as a short number: microseconds since 1970. `None` where [`Self::read_number`] must say.
+    #[inline]
+    pub fn read_short(&self, number: Short) -> Option<i64> {
+        match self {
+            Self::Unit(Unit::S) => number.scaled(6),
+            Self::Unit(Unit::Ms) => number.scaled(3),
+            Self::Unit(Unit::Us) => number.scaled(0),
+            Self::Unit(Unit::Ns) => number.scaled(0).map(|nanos| nanos.div_euclid(1000)),
+            Self::Rfc3339 | Self::Pattern { .. } => None,
+        }
+    }
+
     /// A time as a number of a payload: microseconds since 1970.
     pub fn read_number(&self, text: &[u8]) -> Result<i64, String> {
         let Self::Unit(unit) = self else {
@@ -62,12 +75,6 @@ impl When {
             Unit::Us => 0,
             Unit::Ns => -3,
         };
-        // Nearly all times are whole numbers of few digits: no need of 128 bits.
-        if let (Some(whole), Ok(scale)) = (number::short_integer(text), u32::try_from(scale))
-            && let Some(micros) = whole.checked_mul(10i64.pow(scale))
-        {
-            return Ok(micros);
-        }
         let out = || format!("time {} does not fit 64 bits of microseconds", String::from_utf8_lossy(text));
         let (whole, negative, rest) = number::scaled(text, scale).ok_or_else(out)?;
         let nudge = match (unit, rest) {
@@ -91,7 +98,10 @@ impl When {
         let time = match self {
             Self::Unit(_) if number::is_number(text.as_bytes()) => return self.read_number(text.as_bytes()),
             Self::Unit(_) => return Err(format!("expected {}, got \"{}\"", self.expected(), shorten(text))),
-            Self::Rfc3339 => text.parse::<jiff::Timestamp>().map_err(wrong)?,
+            Self::Rfc3339 => match rfc3339(text.as_bytes()) {
+                Some(micros) => return Ok(micros),
+                None => text.parse::<jiff::Timestamp>().map_err(wrong)?,
+            },
             Self::Pattern { pattern, zone } => {
                 let parsed = strtime::parse(pattern, text).map_err(wrong)?;
                 match zone {
@@ -120,6 +130,103 @@ impl When {
             Self::Pattern { pattern, .. } => format!("a time as text like {pattern}"),
         }
     }
+}
+
+/// Microseconds since 1970 of the form that nearly all RFC 3339 times have: `2026-01-31T12:00:00`, a point and one to nine
+/// digits or neither, and `Z` or an offset like `+01:00`. `None` where jiff must say: other forms, years that its range
+/// may end in, leap seconds, `-00:00`, and what is no time.
+fn rfc3339(text: &[u8]) -> Option<i64> {
+    let date = two_digits(text, 0, *b"0000-00-")?;
+    let clock = two_digits(text, 8, *b"00T00:00")?;
+    let second = two_digits(text, 16, *b":00\0\0\0\0\0")?;
+    let (year, month) = (i64::from(date[0]) * 100 + i64::from(date[2]), date[5]);
+    let (day, hour, minute, second) = (clock[0], clock[3], clock[6], second[1]);
+    let fits = (1..=9998).contains(&year) && (1..=12).contains(&month) && day >= 1 && day <= days_in(year, month);
+    if !fits || hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let (micros, zone) = match text.get(19) {
+        Some(b'.') => fraction(text)?,
+        _ => (0, 19),
+    };
+    let offset = offset_minutes(text.get(zone..)?)?;
+    let minutes = (days_since_1970(year, month, day) * 24 + i64::from(hour)) * 60 + i64::from(minute) - offset;
+    // Of years of four digits, far from the ends of 64 bits.
+    Some((minutes * 60 + i64::from(second)) * 1_000_000 + micros)
+}
+
+/// Eight bytes that look like `form`: a digit where it has one, the same sign where it has a sign, anything where it has
+/// a zero byte. Where two digits stand side by side, the byte of the first is their value.
+#[inline]
+fn two_digits(text: &[u8], at: usize, form: [u8; 8]) -> Option<[u8; 8]> {
+    const SEVENS: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    let mut most = [0; 8];
+    for (most, sign) in most.iter_mut().zip(form) {
+        *most = match sign {
+            0 => 0x7f,
+            b'0' => 9,
+            _ => 0,
+        };
+    }
+    let mut mask = [0xff; 8];
+    for (mask, sign) in mask.iter_mut().zip(form) {
+        *mask = if sign == 0 { 0 } else { 0xff };
+    }
+    // What is as in the form becomes 0, or the value of a digit. Adding 127 less the most that may be there sets the top
+    // bit of a byte that is more, or that has it; nothing is carried out of a byte whose top bit is taken away before.
+    let values = (swar::window(text, at) ^ u64::from_le_bytes(form)) & u64::from_le_bytes(mask);
+    let over = (values & SEVENS).wrapping_add(SEVENS - u64::from_le_bytes(most)) | values;
+    if over & !SEVENS != 0 {
+        return None;
+    }
+    Some((values.wrapping_mul(10).wrapping_add(values >> 8)).to_le_bytes())
+}
+
+/// The microseconds of the digits after the point, which are cut after the sixth, and where they end.
+#[inline]
+fn fraction(text: &[u8]) -> Option<(i64, usize)> {
+    let (digits, count) = swar::digits(text, 20)?;
+    let micros = match count {
+        1..=6 => digits * swar::POWERS[6 - count],
+        7..=9 => digits / swar::POWERS[count - 6],
+        _ => return None,
+    };
+    Some((i64::try_from(micros).ok()?, 20 + count))
+}
+
+/// `Z`, or `+01:00` in minutes.
+#[inline]
+fn offset_minutes(text: &[u8]) -> Option<i64> {
+    let &[sign, h1, h0, b':', m1, m0] = text else { return (text == b"Z").then_some(0) };
+    let number = |tens: u8, ones: u8| {
+        let (tens, ones) = (tens.wrapping_sub(b'0'), ones.wrapping_sub(b'0'));
+        (tens <= 9 && ones <= 9).then(|| i64::from(tens) * 10 + i64::from(ones))
+    };
+    let (hours, minutes) = (number(h1, h0)?, number(m1, m0)?);
+    let offset = hours * 60 + minutes;
+    match sign {
+        _ if hours > 23 || minutes > 59 => None,
+        b'+' => Some(offset),
+        b'-' if offset > 0 => Some(-offset),
+        _ => None,
+    }
+}
+
+fn days_in(year: i64, month: u8) -> u8 {
+    match month {
+        4 | 6 | 9 | 11 => 30,
+        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 => 28,
+        _ => 31,
+    }
+}
+
+/// Days of the Gregorian calendar since 1970-01-01, of years after Christ. Years that begin in March have the leap day at
+/// their end (Hinnant, "chrono-compatible low-level date algorithms", 2013): the days before a month of such a year are
+/// `(153 m + 2) / 5`, and before a year `365 y + y/4 - y/100 + y/400`; 719,468 of them are before 1970.
+fn days_since_1970(year: i64, month: u8, day: u8) -> i64 {
+    let (year, month) = if month > 2 { (year, i64::from(month) - 3) } else { (year - 1, i64::from(month) + 9) };
+    365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + i64::from(day) - 1 - 719_468
 }
 
 /// The front of a text, for messages.
@@ -184,6 +291,8 @@ fn read_zone(name: &str) -> Result<TimeZone, String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn number(unit: &str, text: &str) -> Result<i64, String> {
@@ -208,6 +317,68 @@ mod tests {
         assert_eq!(number("ns", "-1001"), Ok(-2));
         assert!(number("s", "9223372036855").is_err());
         assert!(number("s", "1e300").is_err());
+    }
+
+    #[test]
+    fn days_are_those_of_the_calendar() {
+        let mut day = jiff::Timestamp::UNIX_EPOCH.to_zoned_datetime(TimeZone::UTC).date();
+        for expected in 0..200_000 {
+            let (year, month) = (i64::from(day.year()), day.month() as u8);
+            assert_eq!(days_since_1970(year, month, day.day() as u8), expected, "{day}");
+            assert_eq!(days_in(year, month), day.days_in_month() as u8, "{day}");
+            day = day.tomorrow().unwrap();
+        }
+        // Day 1 of the calendar (Python: (date(1970, 1, 1) - date(1, 1, 1)).days).
+        assert_eq!(days_since_1970(1, 1, 1), -719_162);
+    }
+
+    /// What jiff says of a text.
+    fn of_jiff(text: &str) -> Option<i64> {
+        let time = text.parse::<jiff::Timestamp>().ok()?;
+        i64::try_from(time.as_nanosecond().div_euclid(1000)).ok()
+    }
+
+    #[test]
+    fn times_of_the_usual_form_need_no_jiff() {
+        for usual in ["2026-01-31T12:00:00Z", "0001-01-01T00:00:00.123456789+23:59", "9998-12-31T23:59:59.9-00:01"] {
+            assert!(rfc3339(usual.as_bytes()).is_some(), "{usual}");
+            assert_eq!(rfc3339(usual.as_bytes()), of_jiff(usual), "{usual}");
+        }
+        for other in
+            ["2026-01-31 12:00:00Z", "2026-01-31T12:00:60Z", "2026-02-29T12:00:00Z", "2026-01-31T12:00:00-00:00"]
+        {
+            assert_eq!(rfc3339(other.as_bytes()), None, "{other}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_usual_form_is_read_as_by_jiff(
+            text in "[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9](\\.[0-9]{1,10})?(Z|[+-][0-2][0-9]:[0-6][0-9])",
+            at in any::<prop::sample::Index>(), byte in any::<u8>(), how in 0..4) {
+            let mut bytes = text.into_bytes();
+            let at = at.index(bytes.len());
+            match how {
+                0 => bytes[at] = byte,
+                1 => bytes.truncate(at),
+                _ => (),
+            }
+            let micros = rfc3339(&bytes);
+            prop_assert!(micros.is_none() || std::str::from_utf8(&bytes).is_ok_and(|text| of_jiff(text) == micros));
+        }
+    }
+
+    #[test]
+    fn short_numbers_are_the_times_of_all_numbers() {
+        for unit in ["s", "ms", "us", "ns"] {
+            for text in
+                ["0", "-1", "-0.000001", "1700000000.123", "1999", "-1999", "-2000", "9223372036854775807", "1.5"]
+            {
+                let (short, _) = Short::read(text.as_bytes(), 0).unwrap();
+                let micros = When::parse(unit, None).unwrap().read_short(short);
+                assert!(micros.is_none() || number(unit, text) == Ok(micros.unwrap()), "{text} {unit}");
+            }
+        }
     }
 
     #[test]

@@ -7,6 +7,9 @@ use arrow::datatypes::{Float64Type, Int64Type};
 use arrow::util::display::array_value_to_string;
 use proptest::prelude::*;
 
+mod differential;
+mod payloads;
+
 use super::*;
 use crate::flow::payload::Delivery;
 use crate::flow::time::Timestamp;
@@ -14,14 +17,18 @@ use crate::flow::topic::Topics;
 use crate::format::columns;
 
 fn decoder(columns: &str, settings: &str) -> Box<dyn Decoder> {
+    Box::new(json_decoder(columns, settings))
+}
+
+fn json_decoder(columns: &str, settings: &str) -> JsonDecoder {
     let (table, _) = Settings::of(columns);
     let columns = columns::read(Some(table), &Topics::default(), None, None).unwrap();
     let (mut table, faults) = Settings::of(settings);
-    let spec = parse(&mut table).unwrap();
+    let spec = Json::read(&mut table).unwrap();
     table.finish();
     assert_eq!(*RefCell::borrow(&faults), []);
     assert_eq!(spec.check(&columns), []);
-    spec.build(&columns)
+    spec.decoder(&columns)
 }
 
 fn push(decoder: &mut dyn Decoder, body: &[u8]) -> Result<usize, Malformed> {

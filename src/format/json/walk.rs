@@ -1,6 +1,9 @@
 //! The single pass over a document: checks that it is JSON, and reads what columns want on the way.
+//!
+//! Documents of a known shape need only part of it: see [`super::template`].
 
 use super::Limits;
+use super::template::{Slot, Templates, Want};
 use super::trie::{DOCUMENT, ROW, Trie};
 use crate::format::rows::Rows;
 use crate::format::{Malformed, number};
@@ -24,6 +27,9 @@ pub(super) struct Walk<'w> {
     pub(super) explode: bool,
     pub(super) in_row: bool,
     pub(super) exploded: bool,
+    pub(super) templates: &'w mut Templates,
+    /// Values are noted in [`Templates::slots`].
+    pub(super) noting: bool,
 }
 
 fn bad<T>(at: usize, why: impl Into<String>) -> Result<T, Malformed> {
@@ -31,11 +37,43 @@ fn bad<T>(at: usize, why: impl Into<String>) -> Result<T, Malformed> {
 }
 
 impl Walk<'_> {
-    pub(super) fn document(&mut self) -> Result<(), Malformed> {
+    /// All rows of the body.
+    pub(super) fn rows(&mut self, shared: &[usize]) -> Result<usize, Malformed> {
         if self.body.len() > self.limits.bytes {
             let (len, max) = (self.body.len(), self.limits.bytes);
             return Err(Malformed { at: None, why: format!("payload of {len} bytes is over max_bytes = {max}") });
         }
+        if self.explode {
+            self.document()?;
+            self.share(shared)?;
+            return Ok(self.count);
+        }
+        if self.predicted(true) {
+            return Ok(1);
+        }
+        self.unpredicted(Self::document)?;
+        Ok(self.count)
+    }
+
+    /// Reads what no template could, a document or a row of one, and learns its shape if that is due.
+    #[inline(never)]
+    fn unpredicted(&mut self, read: impl FnOnce(&mut Self) -> Result<(), Malformed>) -> Result<(), Malformed> {
+        let row = self.first + self.count;
+        self.per_row.iter().for_each(|column| self.rows.builder(*column).truncate(row));
+        let start = self.at;
+        self.templates.slots.clear();
+        self.noting = self.templates.missed();
+        read(self)?;
+        if self.noting {
+            self.noting = false;
+            let from = |slot: &mut Slot| (slot.start, slot.end) = (slot.start - start, slot.end - start);
+            self.templates.slots.iter_mut().for_each(from);
+            self.templates.learn(&self.body[start..self.at], self.per_row, self.trie);
+        }
+        Ok(())
+    }
+
+    fn document(&mut self) -> Result<(), Malformed> {
         if let Err(error) = std::str::from_utf8(self.body) {
             return bad(error.valid_up_to(), "expected UTF-8");
         }
@@ -102,7 +140,31 @@ impl Walk<'_> {
     }
 
     /// A value, with what the paths want of it.
-    fn value(&mut self, node: Option<usize>) -> Result<(), Malformed> {
+    pub(super) fn value(&mut self, node: Option<usize>) -> Result<(), Malformed> {
+        let want = self.noting.then(|| self.want(node)).flatten();
+        let Some(want) = want else { return self.unnoted(node) };
+        // What is inside of a slot is none.
+        self.noting = false;
+        self.space();
+        let start = self.at;
+        self.unnoted(node)?;
+        self.noting = true;
+        self.templates.slots.push(Slot { start, end: self.at, want });
+        Ok(())
+    }
+
+    /// What a template would want of a value. `None` where the paths lead through it.
+    fn want(&self, node: Option<usize>) -> Option<Want> {
+        let Some(node) = node else { return Some(Want::Skip(self.depth as u32)) };
+        let here = &self.trie.nodes[node];
+        match here.columns[..] {
+            [] => (here.fields.is_empty() && here.items.is_empty()).then_some(Want::Skip(self.depth as u32)),
+            [column] => Some(Want::Column(column as u32)),
+            [..] => Some(Want::Node(node as u32)),
+        }
+    }
+
+    fn unnoted(&mut self, node: Option<usize>) -> Result<(), Malformed> {
         let first = self.peek();
         let here = node.map(|node| &self.trie.nodes[node]);
         if let Some(here) = here {
@@ -222,7 +284,9 @@ impl Walk<'_> {
                 }
                 self.space();
                 let start = self.at;
-                self.value(Some(ROW))?;
+                if !self.predicted(false) {
+                    self.unpredicted(|walk| walk.value(Some(ROW)))?;
+                }
                 self.end_row().map_err(|wrong| Malformed { at: wrong.at.or(Some(start)), ..wrong })?;
                 if self.peek() != Some(b',') {
                     break;
@@ -244,6 +308,11 @@ impl Walk<'_> {
             columns.iter().for_each(|column| self.places[*column] = Some(start));
             return self.value(None);
         }
+        self.columns_at(start, columns)
+    }
+
+    /// The value at `start` into each of some columns.
+    pub(super) fn columns_at(&mut self, start: usize, columns: &[usize]) -> Result<(), Malformed> {
         columns.iter().try_for_each(|column| {
             self.at = start;
             self.scalar(*column)
@@ -253,6 +322,10 @@ impl Walk<'_> {
     /// A value into a column.
     fn scalar(&mut self, column: usize) -> Result<(), Malformed> {
         let start = self.at;
+        if let Some(end) = self.quick(start, column) {
+            self.at = end;
+            return Ok(());
+        }
         let wrong = |why| Malformed { at: Some(start), why };
         match self.body.get(start).copied() {
             Some(b'"') => {
@@ -291,6 +364,10 @@ impl Walk<'_> {
 
     fn number(&mut self) -> Result<(usize, usize), Malformed> {
         let start = self.at;
+        if let Some((_, end)) = self.quick_number(start) {
+            self.at = end;
+            return Ok((start, end));
+        }
         let len = match number::scan(&self.body[start..]) {
             Ok(len) => len,
             Err(within) => return bad(start + within, "expected a digit"),
@@ -305,10 +382,14 @@ impl Walk<'_> {
     /// A string: where its text begins and ends, and whether it has escapes. If so, the text is in `scratch`.
     fn string(&mut self) -> Result<(usize, usize, bool), Malformed> {
         let start = self.at + 1;
+        if let Some(end) = self.quick_string(self.at) {
+            self.at = end;
+            return Ok((start, end - 1, false));
+        }
         self.at = start;
         let mut escaped = false;
         loop {
-            // A run without state: most strings are short and plain.
+            // A run without state.
             let from = self.at;
             let plain = self.body[from..].iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20));
             self.at = plain.map_or(self.body.len(), |plain| from + plain);
