@@ -4,6 +4,7 @@
 mod case;
 mod damage;
 mod oracle;
+mod parallel;
 mod restart;
 mod workers;
 

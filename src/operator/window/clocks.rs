@@ -6,7 +6,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::core::{Core, Engine, Late};
+use super::core::{Aside, Core, Engine, Late};
 use super::measure::Inputs;
 use super::pending::{Due, Pending};
 use super::ranges::{Ranges, part};
@@ -250,10 +250,12 @@ impl Engine for Clocks {
         let admitted = core.admit(batch, out)?;
         self.reserve(core);
         let times = core.times(&admitted.batch);
+        let numbers = core.numbers(&admitted.batch);
         let mut rows = Vec::with_capacity(admitted.ids.len());
         let mut late = vec![false; admitted.ids.len()];
         let inputs = Inputs::of(&core.setup.measures, &admitted.batch, core.setup.input.time)?;
         for ((row, at), id) in (0u32..).zip(times.values()).zip(&admitted.ids) {
+            core.look_at(numbers.map(|numbers| numbers[row as usize]));
             if self.is_due(*id, *at) {
                 // As if the batch ended here: floats are then added in the same order in every batch.
                 self.slots.update(&rows, &inputs)?;
@@ -267,11 +269,12 @@ impl Engine for Clocks {
                 }
                 None => late[row as usize] = true,
             }
+            self.pending.by_row(core);
         }
         self.slots.update(&rows, &inputs)?;
         self.pending.flush(core, &mut self.slots, out)?;
         admitted.ids.iter().zip(&late).filter(|(_, late)| **late).for_each(|(id, _)| core.groups.forget_unheld(*id));
-        core.set_aside(admitted.batch, |row| late[row], out)?;
+        core.set_aside(admitted.batch, Aside::Late, |row| late[row], out)?;
         Ok(())
     }
 
@@ -280,6 +283,15 @@ impl Engine for Clocks {
             self.sweep(core);
         }
         self.pending.flush(core, &mut self.slots, out)
+    }
+
+    fn touch(&mut self) {
+        self.ranges.touch_all();
+    }
+
+    fn is_late(&self, _: &Core, _: i64) -> bool {
+        // Whether a row is late depends on its group.
+        false
     }
 
     fn snapshot(&mut self, core: &Core) -> Result<Vec<Part>, OperatorError> {

@@ -13,6 +13,7 @@ use crate::operator::aggregate::AggregateFactory;
 use crate::operator::aggregate::fused::Argued;
 
 /// Where an argument comes from.
+#[derive(Clone)]
 pub enum Arg {
     /// A column as it is.
     Column(usize),
@@ -38,6 +39,7 @@ impl Arg {
 }
 
 /// `name = "function(args) FILTER (WHERE filter)"`.
+#[derive(Clone)]
 pub struct Measure {
     /// The name of the column of results.
     pub name: String,

@@ -36,6 +36,7 @@
 //! late = "update"                  # "side", "drop"
 //! max_groups = 100_000             # 1_000_000
 //! on_max_groups = "side"           # "stop"
+//! workers = 4                      # threads that fold rows, each of its own groups; by the number of cores
 //! forget_after = "1h"              # "10m"
 //! aggregates = { samples = "count(*)", warmest = "max(temp)" }
 //! ```
@@ -52,6 +53,7 @@ mod identity;
 pub mod measure;
 mod pane;
 mod panes;
+pub mod parallel;
 mod pending;
 mod ranges;
 mod sessions;

@@ -26,6 +26,8 @@ pub(super) struct Pane {
     index: Vec<u32>,
     /// The group of a slot.
     pub(super) groups: Vec<GroupId>,
+    /// The number of the first row of a slot; of a worker only.
+    pub(super) order: Vec<i64>,
     pub(super) arena: Arena,
     /// Rows were folded into it since the snapshot before.
     pub(super) touched: bool,
@@ -40,12 +42,18 @@ impl Pane {
         self.index.get(id as usize).copied().filter(|slot| *slot != NONE)
     }
 
+    /// When one operator would emit the group of a slot among those of the pane.
+    pub(super) fn order_of(&self, slot: usize) -> i64 {
+        self.order.get(slot).copied().unwrap_or_else(|| i64::try_from(slot).expect("slots are counted in 32 bits"))
+    }
+
     /// The slots of rows. New groups get one.
-    fn place(&mut self, ids: &[GroupId], groups: &mut Groups, slots: &mut Vec<u32>) {
+    fn place(&mut self, ids: &[GroupId], numbers: Option<&[i64]>, groups: &mut Groups, slots: &mut Vec<u32>) {
         if self.index.len() < groups.ids_len() {
             self.index.resize(groups.ids_len(), NONE);
         }
         slots.clear();
+        let known = self.groups.len();
         slots.extend(ids.iter().map(|id| {
             let slot = &mut self.index[*id as usize];
             if *slot == NONE {
@@ -55,6 +63,13 @@ impl Pane {
             }
             *slot
         }));
+        if let Some(numbers) = numbers.filter(|_| known < self.groups.len()) {
+            for (slot, number) in slots.iter().zip(numbers) {
+                if *slot as usize == self.order.len() {
+                    self.order.push(*number);
+                }
+            }
+        }
         self.arena.len = self.groups.len();
     }
 
@@ -95,10 +110,10 @@ impl PaneMap {
         &mut self,
         core: &mut Core,
         start: i64,
-        ids: &[GroupId],
+        (ids, numbers): (&[GroupId], Option<&[i64]>),
         inputs: &Inputs,
     ) -> Result<(), ArrowError> {
-        let (pane, slots) = self.place(core, start, ids)?;
+        let (pane, slots) = self.place(core, start, ids, numbers)?;
         pane.arena.update(slots, inputs)?;
         pane.touched = true;
         Ok(())
@@ -110,12 +125,13 @@ impl PaneMap {
         core: &mut Core,
         start: i64,
         ids: &[GroupId],
+        numbers: Option<&[i64]>,
     ) -> Result<(&mut Pane, &[u32]), ArrowError> {
         if self.indexed.last() != Some(&start) {
             self.open(core, start)?;
         }
         let pane = self.panes.get_mut(&start).expect("the pane is open");
-        pane.place(ids, &mut core.groups, &mut self.slots);
+        pane.place(ids, numbers, &mut core.groups, &mut self.slots);
         Ok((pane, &self.slots))
     }
 
@@ -127,6 +143,7 @@ impl PaneMap {
                 None => Pane {
                     index: Vec::new(),
                     groups: Vec::new(),
+                    order: Vec::new(),
                     arena: Arena::new(&core.setup.measures)?,
                     touched: false,
                 },
@@ -164,6 +181,7 @@ impl PaneMap {
         self.spare = None;
         if pane.groups.len() >= pane.groups.capacity() / SPARE_SHARE {
             pane.groups.clear();
+            pane.order.clear();
             pane.arena.clear(&core.setup.measures)?;
             pane.touched = false;
             self.spare = Some(pane);
@@ -172,9 +190,14 @@ impl PaneMap {
     }
 }
 
+/// The first pane of a group in a window, and which of the pane's groups it is.
+pub(super) type First = (i64, i64);
+
 /// Groups in order of first appearance, and their merged state.
 pub(super) struct Merged {
     pub(super) groups: Vec<GroupId>,
+    /// Of each group the first pane and the order there; of a worker only.
+    pub(super) firsts: Vec<First>,
     pub(super) arena: Arena,
     /// The place of a group, by id.
     places: Vec<u32>,
@@ -185,17 +208,25 @@ pub(super) struct Merged {
 impl Merged {
     pub(super) fn new(core: &Core) -> Result<Self, ArrowError> {
         let arena = Arena::new(&core.setup.measures)?;
-        Ok(Self { groups: Vec::new(), arena, places: Vec::new(), added: Vec::new() })
+        Ok(Self { groups: Vec::new(), firsts: Vec::new(), arena, places: Vec::new(), added: Vec::new() })
     }
 
     pub(super) fn clear(&mut self, core: &Core) -> Result<(), ArrowError> {
         self.groups.drain(..).for_each(|group| self.places[group as usize] = NONE);
+        self.firsts.clear();
         self.arena.clear(&core.setup.measures)
     }
 
     /// Merges all groups of a pane.
-    pub(super) fn add(&mut self, core: &Core, pane: &mut Pane) -> Result<(), ArrowError> {
+    pub(super) fn add(&mut self, core: &Core, start: i64, pane: &mut Pane) -> Result<(), ArrowError> {
         self.place(core, &pane.groups);
+        if core.is_worker {
+            for (slot, place) in self.added.iter().enumerate() {
+                if *place as usize == self.firsts.len() {
+                    self.firsts.push((start, pane.order_of(slot)));
+                }
+            }
+        }
         self.arena.merge_from(&self.added, &mut pane.arena)
     }
 

@@ -12,13 +12,13 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::ArrayRef;
 use arrow::error::ArrowError;
 
 use super::arena::{Boxed, Partial, finish, fused};
 use super::core::Core;
 use super::measure::Measure;
-use super::pane::{NONE, Pane};
+use super::pane::{First, NONE, Pane};
+use super::panes::Results;
 use crate::operator::aggregate::GroupId;
 use crate::operator::aggregate::fused::Fused;
 
@@ -50,6 +50,7 @@ impl Sliding {
             suffix: Suffix {
                 merged: fused(measures),
                 holders: Vec::new(),
+                firsts: Vec::new(),
                 steps: Vec::new(),
                 spent: Vec::new(),
                 places: Vec::new(),
@@ -58,6 +59,7 @@ impl Sliding {
                 merged: fused(measures),
                 boxed: Boxed::new(measures)?,
                 order: Vec::new(),
+                firsts: Vec::new(),
                 places: Vec::new(),
             },
             until: i64::MIN,
@@ -79,7 +81,7 @@ impl Sliding {
         core: &Core,
         panes: &mut BTreeMap<i64, Pane>,
         start: i64,
-    ) -> Result<(Vec<GroupId>, Vec<ArrayRef>), ArrowError> {
+    ) -> Result<Results, ArrowError> {
         let border = start + self.size - (start - self.offset).rem_euclid(self.size);
         self.suffix.reserve(core);
         if self.border != Some(border) {
@@ -93,15 +95,15 @@ impl Sliding {
         }
         self.suffix.pop_until(start);
         self.prefix.reserve(core);
-        for (_, pane) in panes.range_mut(self.until..start + self.size) {
-            self.prefix.push(pane)?;
+        for (start, pane) in panes.range_mut(self.until..start + self.size) {
+            self.prefix.push(core, *start, pane)?;
         }
         self.until = start + self.size;
         self.merge(core)
     }
 
     /// The suffix and the prefix as one.
-    fn merge(&mut self, core: &Core) -> Result<(Vec<GroupId>, Vec<ArrayRef>), ArrowError> {
+    fn merge(&mut self, core: &Core) -> Result<Results, ArrowError> {
         let Self { suffix, prefix, window, order, .. } = self;
         let measures = &core.setup.measures;
         order.clear();
@@ -118,7 +120,12 @@ impl Sliding {
             }
             boxed.merge(&theirs, order.len(), &prefix.boxed.partial(prefix.order.len())?)?;
         }
-        Ok((order.clone(), finish(measures.len(), window, &mut boxed, order.len())?))
+        let first = |group: &GroupId| match suffix.holders[*group as usize] {
+            0 => prefix.firsts[prefix.places[*group as usize] as usize],
+            _ => suffix.firsts[*group as usize],
+        };
+        let firsts = if core.is_worker { order.iter().map(first).collect() } else { Vec::new() };
+        Ok((order.clone(), firsts, finish(measures.len(), window, &mut boxed, order.len())?))
     }
 }
 
@@ -128,6 +135,8 @@ struct Suffix {
     merged: Fused,
     /// How many of the panes have a group, by id.
     holders: Vec<u32>,
+    /// The first of the panes that has a group, by id; of a worker only.
+    firsts: Vec<First>,
     /// A pane each, the last pane first.
     steps: Vec<Step>,
     /// Steps that are over, for their space.
@@ -145,6 +154,8 @@ struct Step {
     own_len: usize,
     /// What the suffix was without the pane, a slot for each of the pane's groups.
     before: Fused,
+    /// What was first of these groups without the pane; of a worker only.
+    firsts_before: Vec<First>,
     /// The measures that are not simple, a row for each of `order`.
     boxed: Partial,
 }
@@ -154,6 +165,9 @@ impl Suffix {
         let len = core.groups.ids_len();
         self.merged.reserve(len);
         self.holders.resize(len.max(self.holders.len()), 0);
+        if core.is_worker {
+            self.firsts.resize(len.max(self.firsts.len()), First::default());
+        }
         self.places.resize(len.max(self.places.len()), NONE);
     }
 
@@ -188,7 +202,14 @@ impl Suffix {
             self.places[*group as usize] = NONE;
             self.holders[*group as usize] += 1;
         }
-        self.steps.push(Step { start, order, own_len: pane.groups.len(), before, boxed });
+        let mut firsts_before = Vec::new();
+        if core.is_worker {
+            for (slot, group) in pane.groups.iter().enumerate() {
+                let first = (start, pane.order_of(slot));
+                firsts_before.push(std::mem::replace(&mut self.firsts[*group as usize], first));
+            }
+        }
+        self.steps.push(Step { start, order, own_len: pane.groups.len(), before, firsts_before, boxed });
         Ok(())
     }
 
@@ -218,6 +239,9 @@ impl Suffix {
             let groups = &step.order[..step.own_len];
             self.merged.put(groups, &step.before);
             groups.iter().for_each(|group| self.holders[*group as usize] -= 1);
+            for (group, first) in groups.iter().zip(&step.firsts_before) {
+                self.firsts[*group as usize] = *first;
+            }
             self.spent.push(step);
         }
     }
@@ -246,6 +270,8 @@ struct Prefix {
     boxed: Boxed,
     /// The groups in order of first appearance.
     order: Vec<GroupId>,
+    /// The first pane of each of them; of a worker only.
+    firsts: Vec<First>,
     /// The place of a group in `order`, by id; [`NONE`] where it has none.
     places: Vec<u32>,
 }
@@ -263,16 +289,20 @@ impl Prefix {
             self.boxed = Boxed::new(&core.setup.measures)?;
         }
         self.order.drain(..).for_each(|group| self.places[group as usize] = NONE);
+        self.firsts.clear();
         Ok(())
     }
 
     /// Puts a pane after the others.
-    fn push(&mut self, pane: &mut Pane) -> Result<(), ArrowError> {
+    fn push(&mut self, core: &Core, start: i64, pane: &mut Pane) -> Result<(), ArrowError> {
         pane.arena.fused.reserve(pane.groups.len());
         self.merged.scatter(&pane.groups, &pane.arena.fused);
-        for group in &pane.groups {
+        for (slot, group) in pane.groups.iter().enumerate() {
             let place = &mut self.places[*group as usize];
             if *place == NONE {
+                if core.is_worker {
+                    self.firsts.push((start, pane.order_of(slot)));
+                }
                 *place = u32::try_from(self.order.len()).expect("as many as groups");
                 self.order.push(*group);
             }

@@ -10,6 +10,7 @@
 mod key;
 mod lives;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::cast::AsArray;
@@ -99,9 +100,7 @@ impl Encoder {
         Ok(match self {
             Self::One => Encoded::One,
             Self::Text => Encoded::Text(columns[0].as_string()),
-            Self::Whole(_) => {
-                Encoded::Whole(cast(&columns[0], &DataType::Int64)?.as_primitive::<Int64Type>().clone())
-            }
+            Self::Whole(_) => Encoded::Whole(cast(&columns[0], &DataType::Int64)?.as_primitive::<Int64Type>().clone()),
             Self::Rows(converter, _) => Encoded::Rows(converter.convert_columns(columns)?),
         })
     }
@@ -166,6 +165,46 @@ impl Groups {
         let overflown = !known && self.intern_strangers(&mut numbered, numbers, columns, ids)?;
         self.numbered.push(numbered);
         Ok(overflown)
+    }
+
+    /// As `intern_batch`, for rows that are welcome only where their groups count already.
+    pub(super) fn intern_known(
+        &mut self,
+        batch: &Batch,
+        columns: &[ArrayRef],
+        ids: &mut Vec<GroupId>,
+    ) -> Result<bool, ArrowError> {
+        let groups_max = std::mem::replace(&mut self.groups_max, 0);
+        let overflown = self.intern_batch(batch, columns, ids);
+        self.groups_max = groups_max;
+        overflown
+    }
+
+    /// The rows that would be the first of groups that do not count yet, without those that are late.
+    pub(super) fn probe(
+        &self,
+        rows_len: usize,
+        columns: &[ArrayRef],
+        is_late: impl Fn(usize) -> bool,
+    ) -> Result<Vec<usize>, ArrowError> {
+        let keys = self.encoder.encode(columns)?;
+        let mut new = HashSet::new();
+        let is_new = |row: &usize| {
+            let key: Option<Vec<u8>> = match &keys {
+                Encoded::One => Some(Vec::new()),
+                Encoded::Text(texts) => texts.is_valid(*row).then(|| texts.value(*row).as_bytes().to_vec()),
+                Encoded::Whole(numbers) => numbers.is_valid(*row).then(|| numbers.value(*row).to_le_bytes().to_vec()),
+                Encoded::Rows(rows) => Some(rows.row(*row).as_ref().to_vec()),
+            };
+            let id = key.as_ref().map_or(self.null, |key| self.keys.find(&Wanted::of(key)));
+            !id.is_some_and(|id| self.lives.counts(id)) && new.insert(key)
+        };
+        Ok((0..rows_len).filter(|row| !is_late(*row)).filter(is_new).collect())
+    }
+
+    /// How many groups count.
+    pub(super) fn counted(&self) -> usize {
+        self.lives.counted()
     }
 
     /// What is known of the numbers of a batch, to be put back. Of one giver only the newest numbers count.
