@@ -253,3 +253,22 @@ fn groups_of_a_checkpoint_are_kept_beyond_the_bound() {
     let counts: Vec<_> = read(CASE, &out).0.into_iter().map(|(place, numbers, _)| (place.2, numbers.0)).collect();
     assert_eq!(counts, [(Some(0), 2), (Some(1), 2)]);
 }
+
+/// A restart that closes more than the limits of the next one would: what was closed is emitted all the same.
+#[test]
+fn what_was_closed_under_other_limits_is_emitted() {
+    let kind = Kind::Grid { size: 1, slide: 1, offset: 0 };
+    let case = Case { kind, clock: Clock::Group, ..CASE };
+    let rows: [Row; 4] = [(5, None, None), (-7, Some(0), None), (5, None, None), (0, Some(0), None)];
+    // By the second run's limits the row at -7 is in a window that is closed; the third would hold it open up to 3.
+    let limits = [(10, 60), (0, 0), (10, 60)];
+    let changed = |restart: usize| {
+        let (lateness, idle_minutes) = limits[restart];
+        setup(Case { lateness, idle_minutes, ..case })
+    };
+    let steps = [(false, false), (false, true), (false, true), (false, false)];
+    let (emissions, late) = read(case, &run_with(case, &rows, &[1], &steps, changed));
+    let windows: Vec<Place> = crate::case::sorted(emissions.iter().map(|(place, ..)| *place).collect());
+    assert_eq!(windows, [(-7, -6, Some(0)), (0, 1, Some(0)), (5, 6, None)]);
+    assert_eq!((emissions.iter().map(|(_, numbers, _)| numbers.0).sum::<i64>(), late.len()), (4, 0));
+}

@@ -174,7 +174,10 @@ impl Clocks {
 
     fn deadline(core: &Core, grid: &Grid, group: &Group) -> i64 {
         let lateness = core.setup.allowed_lateness;
-        let later = |end: i64| Timestamp::from_micros(end).plus(lateness).micros();
+        // Under other limits, before a restart, more may have been closed than the group's watermark says now: at once.
+        let closed = core.closed.max(group.closed);
+        let later =
+            |end: i64| if end <= closed { i64::MIN } else { Timestamp::from_micros(end).plus(lateness).micros() };
         let fires = group.next_end(grid).map(|end| if core.setup.late == Late::Update { end } else { later(end) });
         let closes = group.panes.first().map(|(start, _)| later(grid.last_end(*start)));
         fires.unwrap_or(i64::MAX).min(closes.unwrap_or(i64::MAX))
