@@ -10,7 +10,7 @@ use streamgauge::flow::time::{Span, Timestamp};
 use streamgauge::operator::Operator;
 use streamgauge::operator::window::core::{Clock, Late, Setup, Windows};
 
-use crate::case::{Case, Kind, Place, Row, batch, cases, cut, read, setup, streams};
+use crate::case::{Case, Kind, Numbering, Place, Row, batch, cases, cut, numbered, read, setup, streams};
 
 /// What a checkpoint keeps: the newest rows of every part that was listed last, in its order.
 #[derive(Default)]
@@ -68,7 +68,7 @@ fn run_with(
     let mut touched = BTreeSet::new();
     for (index, rows) in cut(rows, cuts).into_iter().enumerate() {
         let emitted = out.len();
-        windows.process(batch(case, rows).into(), &mut out).unwrap();
+        windows.process(numbered(case, rows, index), &mut out).unwrap();
         touched.extend(accepted(case, rows, &out[emitted..]).iter().filter_map(|row| pane_of(case, *row)));
         seen = seen.max(rows.iter().map(|row| row.0).max().unwrap());
         windows.advance(Timestamp::from_micros(seen - case.disorder), &mut out).unwrap();
@@ -121,6 +121,8 @@ const CASE: Case = Case {
     disorder: 0,
     idle_minutes: 60,
     wide_keys: false,
+    numbers: Numbering::None,
+    forget_after: 0,
 };
 
 proptest! {

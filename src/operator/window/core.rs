@@ -268,6 +268,23 @@ impl Core {
         Ok(batch.filter(&arrow::compute::not(&aside)?)?)
     }
 
+    /// Sends late rows to the side output, and lets go of groups that have no other row. In most batches there are none.
+    pub(super) fn set_late_aside(
+        &mut self,
+        admitted: Admitted,
+        late: &[u32],
+        out: &mut dyn Emit,
+    ) -> Result<(), OperatorError> {
+        if late.is_empty() {
+            return Ok(());
+        }
+        late.iter().for_each(|row| self.groups.forget_unheld(admitted.ids[*row as usize]));
+        let mut is_late = vec![false; admitted.ids.len()];
+        late.iter().for_each(|row| is_late[*row as usize] = true);
+        self.set_aside(admitted.batch, Aside::Late, |row| is_late[row], out)?;
+        Ok(())
+    }
+
     /// Which of the two kinds of rows one operator would set aside first; of a worker only.
     fn aside_turn(&self, why: Aside) -> Option<i64> {
         // Panes look at times before they look at groups, sessions and clocks of groups after that.
