@@ -34,11 +34,7 @@ pub(super) fn fused(measures: &[Measure]) -> Fused {
         let asked = (index, simple.clone());
         match sources.iter_mut().find(|source| measures[source.measure].has_source_of(measure)) {
             Some(source) => source.asked.push(asked),
-            None => sources.push(Source {
-                measure: index,
-                filtered: measure.filter.is_some(),
-                asked: vec![asked],
-            }),
+            None => sources.push(Source { measure: index, filtered: measure.filter.is_some(), asked: vec![asked] }),
         }
     }
     Fused::new(sources)
@@ -95,11 +91,7 @@ impl Boxed {
     }
 
     /// Gives `put` the result of every one of these measures, a row a slot.
-    pub(super) fn finish(
-        &mut self,
-        len: usize,
-        mut put: impl FnMut(usize, ArrayRef),
-    ) -> Result<(), ArrowError> {
+    pub(super) fn finish(&mut self, len: usize, mut put: impl FnMut(usize, ArrayRef)) -> Result<(), ArrowError> {
         for (index, aggregate) in &mut self.aggregates {
             put(*index, aggregate.finish(len)?);
         }

@@ -59,14 +59,7 @@ impl Panes {
             }
             _ => None,
         };
-        Ok(Self {
-            grid,
-            sliding,
-            representable,
-            map: PaneMap::default(),
-            merged: None,
-            revisions: BTreeMap::new(),
-        })
+        Ok(Self { grid, sliding, representable, map: PaneMap::default(), merged: None, revisions: BTreeMap::new() })
     }
 
     fn is_late(&self, at: i64, closed: i64) -> bool {

@@ -91,8 +91,10 @@ impl Fused {
     /// For these sources; every [`Simple`] in them fits. Rows are counted beside the first argument that has no filter.
     #[must_use]
     pub fn new(mut sources: Vec<Source>) -> Self {
-        let is_rows = |source: &Source| !source.filtered && source.asked.iter().all(|(_, simple)| *simple == Simple::Rows);
-        let is_host = |source: &Source| !source.filtered && source.asked.iter().any(|(_, simple)| simple.input().is_some());
+        let is_rows =
+            |source: &Source| !source.filtered && source.asked.iter().all(|(_, simple)| *simple == Simple::Rows);
+        let is_host =
+            |source: &Source| !source.filtered && source.asked.iter().any(|(_, simple)| simple.input().is_some());
         if let (Some(rows), true) = (sources.iter().position(is_rows), sources.iter().any(is_host)) {
             let rows = sources.remove(rows);
             if let Some(host) = sources.iter_mut().find(|source| is_host(source)) {
@@ -134,12 +136,7 @@ impl Fused {
     }
 
     /// Folds every row into its slot; with `rows`, row `rows[i]` into slot `slots[i]`.
-    pub fn update(
-        &mut self,
-        slots: &[GroupId],
-        rows: Option<&[u32]>,
-        measures: &[Argued],
-    ) -> Result<(), ArrowError> {
+    pub fn update(&mut self, slots: &[GroupId], rows: Option<&[u32]>, measures: &[Argued]) -> Result<(), ArrowError> {
         let rows = rows.map_or(Of::All, Of::Some);
         self.tracks.iter_mut().try_for_each(|track| track.update(slots, rows, measures))
     }
@@ -267,9 +264,7 @@ impl Track {
         Ok(match simple {
             Simple::Rows if self.input.is_some() => whole_column::<Int64Type>(lane.rows(), None),
             Simple::Rows | Simple::Count => whole_column::<Int64Type>(lane.counts(), None),
-            Simple::Sum(input) if input.is_floating() => {
-                whole_column::<Float64Type>(lane.floats(), lane.present())
-            }
+            Simple::Sum(input) if input.is_floating() => whole_column::<Float64Type>(lane.floats(), lane.present()),
             Simple::Sum(input) if input.is_signed_integer() => {
                 whole_column::<Int64Type>(narrow(lane.wholes())?, lane.present())
             }

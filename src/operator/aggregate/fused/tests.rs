@@ -252,7 +252,7 @@ proptest! {
 
 #[test]
 fn extremes_are_in_the_total_order() {
-    let values: ArrayRef = Arc::new(Float64Array::from(vec![0.0, -0.0, f64::NAN, f64::NEG_INFINITY, -f64::NAN]));
+    let values: ArrayRef = Arc::new(Float64Array::from(vec![0.0, -0.0, -f64::NAN, f64::NEG_INFINITY, f64::NAN]));
     let measures = measures(&DataType::Float64, 0b11_0000);
     let mut fused = measures.fused();
     fused.reserve(3);
