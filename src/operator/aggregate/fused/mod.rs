@@ -19,6 +19,8 @@ use super::{GroupId, mask};
 
 mod cell;
 mod lane;
+#[cfg(test)]
+mod tests;
 
 use lane::{Asked, Columns, Lane, Of, lane, whole_column};
 
