@@ -27,6 +27,9 @@ use streamgauge::pipeline::load_text;
 use streamgauge::pipeline::plan::{Plan, PlannedSource};
 use streamgauge::telemetry::Telemetry;
 
+#[path = "stages/decode.rs"]
+mod decode;
+
 /// The allocator of the binary.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -105,7 +108,7 @@ fn main() {
         .measurement_time(Duration::from_secs(2))
         .without_plots();
     let mut criterion = criterion.configure_from_args();
-    decode(&mut criterion, scale);
+    decode::decode(&mut criterion, scale);
     filter(&mut criterion, scale);
     windows(&mut criterion, scale);
     hop(&mut criterion, scale);
@@ -156,38 +159,17 @@ fn payloads(topic: &str, bodies: impl Iterator<Item = String>) -> Payloads {
     payloads
 }
 
-/// Payloads to rows, in batches of at most `batch_rows`.
+/// Payloads to rows, in batches of at most `batch_rows`; what is malformed is left out.
 fn decoded(source: &PlannedSource, payloads: &Payloads, batch_rows: usize) -> Vec<RecordBatch> {
     let mut decoder = source.decoder.build(&source.columns);
     let mut batches = Vec::with_capacity(payloads.len().div_ceil(batch_rows));
     for start in (0..payloads.len()).step_by(batch_rows) {
         for index in start..payloads.len().min(start + batch_rows) {
-            decoder.push(&payloads.get(index)).expect("the messages fit the columns");
+            let _ = decoder.push(&payloads.get(index));
         }
         batches.push(decoder.flush());
     }
     batches
-}
-
-fn decode(criterion: &mut Criterion, scale: Scale) {
-    let json = payloads("feed", messages(scale.rows, 10_000, 52));
-    let mut random = Random(42);
-    let numbers = (0..scale.rows).map(|_| format!("{}.{:02}", 15 + random.below(15), random.below(100)));
-    let scalar = payloads("sites/north/dev-00042", numbers);
-    let mut group = criterion.benchmark_group("decode");
-    for (format, text, payloads) in [("json", SOURCE, &json), ("scalar", SCALAR, &scalar)] {
-        let plan = plan(text, "feed");
-        let source = &plan.sources[0];
-        group.throughput(Throughput::Elements(payloads.len() as u64));
-        group.bench_function(format, |bench| {
-            bench.iter(|| {
-                let batches = decoded(source, payloads, plan.batch_rows);
-                assert_eq!(rows_of(&batches), payloads.len());
-                batches
-            });
-        });
-    }
-    group.finish();
 }
 
 fn rows_of(batches: &[RecordBatch]) -> usize {

@@ -18,6 +18,8 @@ pub struct Rows {
     /// Columns that do not come from the payload.
     around: Vec<usize>,
     len: usize,
+    /// The topic of the last row.
+    topic: Vec<u8>,
     /// Room for the captures of one topic; empty between payloads.
     captures: Vec<Option<&'static [u8]>>,
 }
@@ -32,6 +34,7 @@ impl Rows {
             builders: columns.columns.iter().map(|column| Builder::new(column.kind.clone())).collect(),
             columns: columns.clone(),
             len: 0,
+            topic: Vec::new(),
             captures: Vec::new(),
         }
     }
@@ -94,48 +97,59 @@ impl Rows {
         if count == 0 || self.around.is_empty() {
             return Ok(());
         }
+        // Many payloads come by the topic of the one before: what was read from it stands in the row above.
+        if self.len > 0 && self.topic == payload.topic {
+            return (0..self.around.len()).try_for_each(|at| self.origin(self.around[at], payload, None, count));
+        }
         // An empty vector of another lifetime: collecting in place keeps its room.
         let mut captures: Vec<Option<&[u8]>> = take(&mut self.captures).into_iter().map(|_| None).collect();
         self.columns.topics.matches(payload.topic, &mut captures);
-        let filled = (0..self.around.len()).try_for_each(|at| self.origin(self.around[at], payload, &captures, count));
+        let filled =
+            (0..self.around.len()).try_for_each(|at| self.origin(self.around[at], payload, Some(&captures), count));
+        if filled.is_ok() {
+            self.topic.clear();
+            self.topic.extend_from_slice(payload.topic);
+        }
         captures.clear();
         self.captures = captures.into_iter().map(|_| None).collect();
         filled
     }
 
+    /// The value of a column for `count` rows. Without `captures`, the topic is that of the row above.
     fn origin(
         &mut self,
         index: usize,
         payload: &Payload<'_>,
-        captures: &[Option<&[u8]>],
+        captures: Option<&[Option<&[u8]>]>,
         count: usize,
     ) -> Result<(), String> {
         let column = &self.columns.columns[index];
         let builder = &mut self.builders[index];
-        let text = match &column.from {
-            From::Payload(_) => return Ok(()),
-            From::Capture(place) => captures.get(*place).copied().flatten(),
-            From::Topic => Some(payload.topic),
-            From::Property(name) => {
+        let named = |why| format!("column `{}`: {why}", column.name.text);
+        let text = match (&column.from, captures) {
+            (From::Capture(_) | From::Topic, None) => return builder.repeat_last(count).map_err(named),
+            (From::Capture(place), Some(captures)) => captures.get(*place).copied().flatten(),
+            (From::Topic, Some(_)) => Some(payload.topic),
+            (From::Payload(_), _) => return Ok(()),
+            (From::Property(name), _) => {
                 let found = payload.properties.iter().find(|(key, _)| key == name);
                 found.map(|(_, value)| value.as_bytes())
             }
-            From::Qos => {
+            (From::Qos, _) => {
                 builder.push_number(&[b'0' + payload.delivery.qos.min(9)])?;
                 return builder.repeat_last(count - 1);
             }
-            From::Retained => {
+            (From::Retained, _) => {
                 builder.push_bool(payload.delivery.retained);
                 return builder.repeat_last(count - 1);
             }
-            From::Arrival => {
+            (From::Arrival, _) => {
                 builder.push_micros(payload.arrival.micros());
                 return builder.repeat_last(count - 1);
             }
         };
         match text {
             Some(text) => {
-                let named = |why| format!("column `{}`: {why}", column.name.text);
                 builder.push_text(text).map_err(named)?;
             }
             None => self.null(index)?,
