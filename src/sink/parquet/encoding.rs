@@ -25,6 +25,8 @@ const NUMBERS_DICTIONARY_BYTES_MIN: u64 = 64 << 10;
 const DICTIONARY_GROWTH: u64 = 4;
 /// Equal neighbours from which on the indices of a dictionary are stored once.
 const RUN_VALUES: u64 = 8;
+/// What a compressor needs to say that a packed delta is repeated.
+const REPEAT_BITS: u64 = 8;
 /// Deltas of 64-bit numbers that share a smallest one, and those of them that share a width: what the encoder has.
 const DELTA_BLOCK: usize = 256;
 const DELTA_MINI_BLOCK: usize = 64;
@@ -58,7 +60,9 @@ pub(super) fn choose(column: &dyn Array, prospect: Prospect) -> Option<Choice> {
     // As many of a row group's rows have a value as of the first.
     let rows = prospect.rows.max(sample.len()) as u64 * values as u64 / sample.len().max(1) as u64;
     match sample.data_type() {
-        kind if kind.is_integer() || kind.is_temporal() => Some(of_numbers(&numbers(&sample), width_bits(kind), rows)),
+        kind if kind.is_integer() || kind.is_temporal() => {
+            Some(of_numbers(&numbers(&sample), width_bits(kind), rows, prospect.compressed))
+        }
         _ if values == 0 => None,
         DataType::Float32 => {
             let values: Vec<u32> = sample.as_primitive::<Float32Type>().iter().flatten().map(f32::to_bits).collect();
@@ -94,8 +98,8 @@ fn texts<T: ByteArrayType>(column: &GenericByteArray<T>) -> Vec<&[u8]> {
     column.iter().flatten().map(AsRef::as_ref).collect()
 }
 
-fn of_numbers(values: &[i64], width_bits: u64, rows: u64) -> Choice {
-    let (deltas, plain) = (delta_bits(values), values.len() as u64 * width_bits);
+fn of_numbers(values: &[i64], width_bits: u64, rows: u64, compressed: bool) -> Choice {
+    let (deltas, plain) = (delta_bits(values, compressed), values.len() as u64 * width_bits);
     let otherwise = if deltas <= plain { Encoding::DELTA_BINARY_PACKED } else { Encoding::PLAIN };
     let dictionary = Dictionary::of(values, width_bits, rows);
     Choice { dictionary: dictionary.if_below(deltas.min(plain), NUMBERS_DICTIONARY_BYTES_MIN), otherwise }
@@ -117,10 +121,7 @@ fn of_texts(values: &[&[u8]], rows: u64, compressed: bool) -> Choice {
     let halved = u64::from(compressed);
     let plain = (bytes as u64 * 8 + LENGTH_BITS * values.len() as u64) >> halved;
     let shared: usize = values.windows(2).map(|pair| shared(pair[0], pair[1])).sum();
-    let otherwise = match 0 {
-        _ if 2 * shared > bytes => Encoding::DELTA_BYTE_ARRAY,
-        _ => Encoding::DELTA_LENGTH_BYTE_ARRAY,
-    };
+    let otherwise = if 2 * shared > bytes { Encoding::DELTA_BYTE_ARRAY } else { Encoding::DELTA_LENGTH_BYTE_ARRAY };
     let value_bits = (plain << halved).checked_div(values.len() as u64).unwrap_or(LENGTH_BITS);
     let mut dictionary = Dictionary::of(values, value_bits, rows);
     dictionary.entry_bits >>= halved;
@@ -133,17 +134,21 @@ fn shared(left: &[u8], right: &[u8]) -> usize {
 }
 
 /// What numbers take as deltas.
-fn delta_bits(values: &[i64]) -> u64 {
+fn delta_bits(values: &[i64], compressed: bool) -> u64 {
     let deltas: Vec<i64> = values.windows(2).map(|pair| pair[1].wrapping_sub(pair[0])).collect();
     let block_bits = |block: &[i64]| {
         let least = block.iter().copied().min().unwrap_or(0);
-        let width = |values: &[i64]| {
+        let mini_block_bits = |values: &[i64]| {
             let most = values.iter().copied().max().unwrap_or(0);
-            u64::from(u64::BITS - (most.wrapping_sub(least) as u64).leading_zeros())
+            let width = u64::from(u64::BITS - (most.wrapping_sub(least) as u64).leading_zeros());
+            if !compressed {
+                return width * values.len() as u64;
+            }
+            let run_bits = |run: &[i64]| (width * run.len() as u64).min(width + REPEAT_BITS);
+            values.chunk_by(PartialEq::eq).map(run_bits).sum()
         };
-        let packed: u64 = block.chunks(DELTA_MINI_BLOCK).map(|values| width(values) * values.len() as u64).sum();
-        let header = 8 * (1 + DELTA_BLOCK / DELTA_MINI_BLOCK) as u64;
-        header + packed
+        8 * (1 + DELTA_BLOCK / DELTA_MINI_BLOCK) as u64
+            + block.chunks(DELTA_MINI_BLOCK).map(mini_block_bits).sum::<u64>()
     };
     deltas.chunks(DELTA_BLOCK).map(block_bits).sum()
 }
