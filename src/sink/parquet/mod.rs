@@ -17,8 +17,10 @@
 
 mod bounds;
 mod carry;
+mod encoding;
 mod file;
 mod keys;
+mod recipe;
 mod spec;
 #[cfg(test)]
 mod tests;
