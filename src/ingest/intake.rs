@@ -57,6 +57,8 @@ pub struct Intake {
     pub meter: Arc<SourceMeter>,
     /// Counts of the stage; the same that the outbox has.
     pub stage: Arc<Meter>,
+    /// Told that something came from the feed, before it is looked at.
+    pub took: Box<dyn FnMut() + Send>,
     /// Told each watermark with the arrival time of the payload that raised it.
     pub observer: Box<dyn FnMut(Timestamp, Timestamp) + Send>,
     /// Told where the source is, at the end of each epoch, before anybody else hears of it.
@@ -155,6 +157,7 @@ impl Intake {
             before = before.next();
         }
         while let Some(Read { crossing, next }) = self.wait(&mut inflow)? {
+            (self.took)();
             match crossing {
                 Crossing::Payloads(payloads) => self.payloads(&payloads)?,
                 Crossing::Heard(now) => self.watermarks.started(now),
