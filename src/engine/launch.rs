@@ -12,7 +12,7 @@ use crate::engine::account::Counted;
 use crate::engine::checkpoint::checkpointer::{self, Checkpointer, Known, Report, Reporter};
 use crate::engine::checkpoint::manifest::{Counts, PartFile, SourceCounts, StageState};
 use crate::engine::checkpoint::store::Store;
-use crate::engine::probe::{Arrivals, probe, remember};
+use crate::engine::probe::{Arrivals, observe, probe};
 use crate::engine::recovery::{self, LaunchError, Recovery, wanted};
 use crate::engine::stage::{Checkpoint, NoCheckpoint, SinkStage, StageError, run_operator};
 use crate::engine::supervise::{Crew, Running};
@@ -79,6 +79,7 @@ impl Prepared {
             disk: options.disk.clone(),
         };
         let (epoch, gather, slices) = (plan.epoch, gather(&plan, options), plan.merges());
+        let host_clock = options.live && plan.sources.iter().all(|source| !source.spec.has_own_clock());
         let keeps = options.state == State::Keep;
         let mut launching = Launching {
             pipeline: plan.name.clone(),
@@ -87,6 +88,7 @@ impl Prepared {
             slices: slices.then(Slices::default),
             memory_bytes: plan.memory / plan.sources.len().max(1) as u64 / 2,
             epoch,
+            host_clock,
             options,
             runtime,
             shared,
@@ -151,6 +153,8 @@ struct Launching<'a> {
     slices: Option<Slices>,
     memory_bytes: u64,
     epoch: crate::flow::time::Span,
+    /// Arrival times are this host's: no recording's, and no simulation's.
+    host_clock: bool,
     options: &'a Options,
     runtime: &'a Runtime,
     shared: Shared,
@@ -219,7 +223,7 @@ impl Launching<'_> {
             epoch_every: self.epoch,
         };
         let latency = self.shared.latency.clone();
-        let (written, reached) = probe(latency, self.arrivals.clone(), sink.input.time, self.options.live);
+        let (written, reached) = probe(latency, self.arrivals.clone(), sink.input.time, self.host_clock);
         let running = SinkStage {
             name: sink.name.text.clone(),
             health: self.shared.health.clone(),
@@ -264,7 +268,7 @@ impl Launching<'_> {
     fn source(&mut self, stage: usize, source: PlannedSource, keys: &[String]) -> Result<(), LaunchError> {
         let name = source.name.text.clone();
         let meter = self.stages[stage].source.clone().expect("the first stages are sources");
-        let arrivals = self.arrivals.clone();
+        let (took, observer) = observe(self.arrivals.clone(), self.host_clock);
         let (keeps, reporter) = (self.keeps, self.reporter(stage));
         let keep = move |epoch, state, last| {
             let left = crate::engine::stage::Left { last, ..Default::default() };
@@ -290,7 +294,8 @@ impl Launching<'_> {
             on_error: source.on_error,
             meter: meter.clone(),
             stage: self.wiring.meters[stage].clone(),
-            observer: Box::new(move |at, arrival| remember(&arrivals, at, arrival)),
+            took: Box::new(took),
+            observer: Box::new(observer),
             keep: Box::new(keep),
             slices: self.slices,
             taken: 0,

@@ -63,6 +63,8 @@ pub struct Intake {
     pub meter: Arc<SourceMeter>,
     /// Counts of the stage; the same that the outbox has.
     pub stage: Arc<Meter>,
+    /// Told that something came from the feed, before it is looked at.
+    pub took: Box<dyn FnMut() + Send>,
     /// Told each watermark with the arrival time of the payload that raised it.
     pub observer: Box<dyn FnMut(Timestamp, Timestamp) + Send>,
     /// Told where the source is, at the end of each epoch, before anybody else hears of it.
@@ -266,6 +268,7 @@ impl Intake {
     fn fill(&mut self, line: &mut VecDeque<(Taken, Next)>, inflow: &mut Inflow) -> Result<bool, IntakeError> {
         while line.len() < self.decoding.ahead() && (line.is_empty() || inflow.is_ready()) {
             let Some(Read { crossing, next }) = self.wait(inflow)? else { break };
+            (self.took)();
             let taken = match crossing {
                 Crossing::Payloads(payloads) => Taken::Payloads(self.decoding.give(payloads)?),
                 other => Taken::Other(other),
