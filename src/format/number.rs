@@ -30,27 +30,32 @@ pub struct Short {
 
 impl Short {
     /// The number at `at`, and where it ends. `None` where there is none, or one that is not short.
-    #[inline]
+    #[inline(always)]
     pub fn read(text: &[u8], at: usize) -> Option<(Self, usize)> {
         let negative = text.get(at) == Some(&b'-');
         let start = at + usize::from(negative);
-        let (whole, count) = swar::digits(text, start)?;
-        let end = start + count;
+        let (digits, count, decimals) = match swar::short_decimal(text, start) {
+            Some(seen) => seen,
+            None => Self::read_parts(text, start)?,
+        };
         if count == 0 || (count > 1 && text.get(start) == Some(&b'0')) {
             return None;
         }
-        let (number, end) = match text.get(end) {
-            Some(b'.') => {
-                let (fraction, decimals) = swar::digits(text, end + 1)?;
-                if decimals == 0 || count + decimals > U64_DIGITS {
-                    return None;
-                }
-                let digits = whole * swar::POWERS[decimals] + fraction;
-                (Self { negative, digits, decimals: decimals as u32 }, end + 1 + decimals)
-            }
-            _ => (Self { negative, digits: whole, decimals: 0 }, end),
-        };
-        (!matches!(text.get(end), Some(b'e' | b'E'))).then_some((number, end))
+        let end = start + count + if decimals > 0 { decimals + 1 } else { 0 };
+        let whole = !matches!(text.get(end), Some(b'e' | b'E'));
+        whole.then_some((Self { negative, digits, decimals: decimals as u32 }, end))
+    }
+
+    /// The digits of a number in two parts: all of them, how many stand before and how many behind the point.
+    #[inline(always)]
+    fn read_parts(text: &[u8], start: usize) -> Option<(u64, usize, usize)> {
+        let (whole, count) = swar::digits(text, start)?;
+        if text.get(start + count) != Some(&b'.') {
+            return Some((whole, count, 0));
+        }
+        let (fraction, decimals) = swar::digits(text, start + count + 1)?;
+        let fits = decimals > 0 && count + decimals <= U64_DIGITS;
+        fits.then(|| (whole * swar::POWERS[decimals] + fraction, count, decimals))
     }
 
     /// The number times `10^scale`, where that is whole and fits.

@@ -21,7 +21,7 @@ pub const POWERS: [u64; 20] = {
 };
 
 /// The eight bytes from `at`, with zeros for what is beyond the end.
-#[inline]
+#[inline(always)]
 pub fn window(text: &[u8], at: usize) -> u64 {
     match text.get(at..).and_then(<[u8]>::first_chunk) {
         Some(bytes) => u64::from_le_bytes(*bytes),
@@ -41,18 +41,21 @@ fn tail(text: &[u8], at: usize) -> u64 {
 }
 
 /// How many bytes are before the first one that passed; eight where none did.
-#[inline]
+#[inline(always)]
 fn before(passed: u64) -> usize {
     (passed.trailing_zeros() / 8) as usize
 }
 
 /// Decimal digits from `at`: their value and how many they are, at most 19. `None` where they are more, which may not fit.
-#[inline]
+#[inline(always)]
 pub fn digits(text: &[u8], at: usize) -> Option<(u64, usize)> {
-    let (high, count) = eight(text, at);
-    if count < 8 {
-        return Some((high, count));
-    }
+    let (value, count) = eight(text, at);
+    if count < 8 { Some((value, count)) } else { more_digits(text, at, value) }
+}
+
+/// The same after eight of them.
+#[inline(never)]
+fn more_digits(text: &[u8], at: usize, high: u64) -> Option<(u64, usize)> {
     let (low, count) = eight(text, at + 8);
     let value = high * POWERS[count] + low;
     if count < 8 {
@@ -63,19 +66,45 @@ pub fn digits(text: &[u8], at: usize) -> Option<(u64, usize)> {
 }
 
 /// At most eight digits from `at`: their value and how many they are.
-#[inline]
+#[inline(always)]
 fn eight(text: &[u8], at: usize) -> (u64, usize) {
-    // A digit becomes its value, from 0 to 9; any other byte is above: 10 to 127 reach the top bit by adding 118, what
-    // is above 127 has it.
-    let values = window(text, at) ^ (ONES * b'0' as u64);
-    let count = before((values.wrapping_add(ONES * (128 - 10)) | values) & TOPS);
+    let (values, others) = digit_values(window(text, at));
+    let count = before(others);
     // What is no digit falls out at the top, and zeros come in as leading digits.
     (value_of_eight(values.unbounded_shl(64 - 8 * count as u32)), count)
 }
 
+/// The values of the digits in a word, and which of its bytes are none.
+#[inline(always)]
+fn digit_values(word: u64) -> (u64, u64) {
+    // A digit becomes its value, from 0 to 9; any other byte is above: 10 to 127 reach the top bit by adding 118, what
+    // is above 127 has it.
+    let values = word ^ (ONES * b'0' as u64);
+    (values, (values.wrapping_add(ONES * (128 - 10)) | values) & TOPS)
+}
+
+/// A number with a point that is seen whole in one word, with what ends it: all its digits as one whole number, how many
+/// stand before and how many behind the point. `None` where it has no point, is longer, or has none on a side.
+#[inline(always)]
+pub fn short_decimal(text: &[u8], at: usize) -> Option<(u64, usize, usize)> {
+    let word = window(text, at);
+    let (values, others) = digit_values(word);
+    let point = before(others);
+    // A point carries nothing into the next byte (0x1e + 118 < 256): the second byte that is no digit is right as well.
+    let end = before(others & others.wrapping_sub(1));
+    let whole = u64::MAX.unbounded_shr(64 - 8 * point as u32);
+    let is_point = word.unbounded_shr(8 * point as u32) & 0xff == u64::from(b'.');
+    if !is_point || point == 0 || end == 8 || end == point + 1 {
+        return None;
+    }
+    // The point goes out: what stands behind it moves down.
+    let digits = (values & whole) | ((values >> 8) & !whole);
+    Some((value_of_eight(digits << (72 - 8 * end)), point, end - point - 1))
+}
+
 /// The value of eight digits, the first in the lowest byte: pairs, fours and eights of digits by three multiplications
 /// (Lemire, "Quickly parsing eight digits", 2018). No sum leaves its place: 99 < 2^8, 9,999 < 2^16, 99,999,999 < 2^32.
-#[inline]
+#[inline(always)]
 fn value_of_eight(digits: u64) -> u64 {
     const FOURS: u64 = 0x0000_00ff_0000_00ff;
     // Byte 2k now holds the pair from there on; the bytes between hold what is masked away.
@@ -136,6 +165,27 @@ mod tests {
         assert_eq!(digits(b"9999999999999999999", 0), Some((9_999_999_999_999_999_999, 19)));
         assert_eq!(digits(b"10000000000000000000", 0), None);
         assert_eq!(digits(b"", 0), Some((0, 0)));
+    }
+
+    #[test]
+    fn short_decimals_are_seen_whole_or_not_at_all() {
+        for (text, expected) in [
+            ("23.45,", Some((2345, 2, 2))),
+            ("0.0}", Some((0, 1, 1))),
+            ("1.23456,", Some((123_456, 1, 5))),
+            ("12345.6 ", Some((123_456, 5, 1))),
+            ("1.23456", Some((123_456, 1, 5))),
+            ("1.234567,", None),
+            ("1.5.5", Some((15, 1, 1))),
+            ("23,", None),
+            (".5,", None),
+            ("5.,", None),
+            ("23/45,", None),
+            ("12345678", None),
+            ("", None),
+        ] {
+            assert_eq!(short_decimal(text.as_bytes(), 0), expected, "{text}");
+        }
     }
 
     proptest! {

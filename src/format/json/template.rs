@@ -285,10 +285,10 @@ impl Walk<'_> {
     }
 
     /// Reads the value at `start`, and says where it ends. `None`, and nothing added, where it is none for this slot.
-    #[inline]
+    #[inline(always)]
     fn slot(&mut self, start: usize, want: Want, whole: bool) -> Option<usize> {
         match want {
-            Want::Column(column) => match self.quick(start, column as usize) {
+            Want::Column(column) => match self.quick_here(start, column as usize) {
                 Some(end) => Some(end),
                 None => self.slow_slot(start, want),
             },
@@ -338,8 +338,14 @@ impl Walk<'_> {
     }
 
     /// A plain string or a short number into a column; where it ends.
-    #[inline]
+    #[inline(never)]
     pub(super) fn quick(&mut self, start: usize, column: usize) -> Option<usize> {
+        self.quick_here(start, column)
+    }
+
+    /// The same without a call.
+    #[inline(always)]
+    fn quick_here(&mut self, start: usize, column: usize) -> Option<usize> {
         if self.body.get(start) == Some(&b'"') {
             let end = self.quick_string(start)?;
             return self.rows.builder(column).push_ascii(self.body, start + 1..end - 1).then_some(end);

@@ -122,6 +122,30 @@ fn payloads_explode_into_rows() {
     assert!(rows(r#"{"r":[{"a":1},{"a":1.5}]}"#).is_err());
 }
 
+#[test]
+fn captures_are_those_of_each_payload_s_topic() {
+    let (table, _) = Settings::of("device = 'int64'\na = 'int64'\nx = { type = 'utf8', from = 'topic' }");
+    let topics = Topics::parse(["s/{device}"]).unwrap();
+    let columns = columns::read(Some(table), &topics, None, None).unwrap();
+    let (mut table, _) = Settings::of("");
+    let mut decoder = Json::read(&mut table).unwrap().decoder(&columns);
+    let mut rows = |topics: &[&str]| {
+        for topic in topics {
+            let (arrival, delivery) = (Timestamp::from_micros(5), Delivery::default());
+            let payload = Payload { topic: topic.as_bytes(), body: b"{\"a\":1}", arrival, delivery, properties: &[] };
+            assert_eq!(decoder.push(&payload).is_err(), *topic == "s/x", "{topic}");
+        }
+        let batch = decoder.flush();
+        let row = |row| [0, 2].map(|column| array_value_to_string(batch.column(column), row).unwrap()).join("=");
+        (0..batch.num_rows()).map(row).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(rows(&["s/1", "s/1", "s/x", "s/1", "s/x", "s/2", "other", "other", "s/2"]), {
+        "1=s/1 1=s/1 1=s/1 2=s/2 =other =other 2=s/2"
+    });
+    // The row above is in another batch now.
+    assert_eq!(rows(&["s/2", "s/2"]), "2=s/2 2=s/2");
+}
+
 fn json() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         Just("null".to_owned()),
