@@ -99,9 +99,7 @@ impl Encoder {
         Ok(match self {
             Self::One => Encoded::One,
             Self::Text => Encoded::Text(columns[0].as_string()),
-            Self::Whole(_) => {
-                Encoded::Whole(cast(&columns[0], &DataType::Int64)?.as_primitive::<Int64Type>().clone())
-            }
+            Self::Whole(_) => Encoded::Whole(cast(&columns[0], &DataType::Int64)?.as_primitive::<Int64Type>().clone()),
             Self::Rows(converter, _) => Encoded::Rows(converter.convert_columns(columns)?),
         })
     }
@@ -141,6 +139,15 @@ impl Groups {
     /// One past the greatest id.
     pub(super) fn ids_len(&self) -> usize {
         self.lives.ids_len()
+    }
+
+    /// Makes a place for every id in a list by id, and gives back those of ids that are not given any more.
+    pub(super) fn place<T: Default>(&self, list: &mut Vec<T>) {
+        let (before, len) = (list.len(), self.ids_len());
+        list.resize_with(len, T::default);
+        if len < before {
+            list.shrink_to(len);
+        }
     }
 
     /// As `intern`, by the numbers of the keys where the batch has them: then only keys that are new here are looked at.
