@@ -21,6 +21,7 @@ use streamgauge::flow::meter::Meter;
 use streamgauge::flow::outbox::{Emit, Outbox, Port};
 use streamgauge::flow::payload::{Delivery, Payloads};
 use streamgauge::flow::time::Timestamp;
+use streamgauge::ingest::keys::KeyNumbers;
 use streamgauge::ingest::recording::{ReplaySpec, Shape, Speed};
 use streamgauge::operator::Operator;
 use streamgauge::pipeline::load_text;
@@ -111,6 +112,7 @@ fn main() {
     decode::decode(&mut criterion, scale);
     filter(&mut criterion, scale);
     windows(&mut criterion, scale);
+    sessions(&mut criterion, scale);
     hop(&mut criterion, scale);
     replay(&mut criterion, scale);
     criterion.final_summary();
@@ -206,7 +208,7 @@ fn operator(text: &str) -> Box<dyn Operator> {
 }
 
 /// Runs a stream through an operator to its end, as its stage does.
-fn drain(operator: &mut dyn Operator, stream: &[(RecordBatch, Timestamp)]) -> Counted {
+fn drain<B: Clone + Into<Batch>>(operator: &mut dyn Operator, stream: &[(B, Timestamp)]) -> Counted {
     let mut counted = Counted::default();
     for (batch, reached) in stream {
         operator.process(batch.clone().into(), &mut counted).expect("the rows fit the operator");
@@ -275,6 +277,37 @@ fn windows(criterion: &mut Criterion, scale: Scale) {
                 BatchSize::PerIteration,
             );
         });
+    }
+    group.finish();
+}
+
+/// Sessions that go on and on, as those of devices that report often: a row a group makes its session longer. Keys have
+/// numbers, as the intake gives them.
+fn sessions(criterion: &mut Criterion, scale: Scale) {
+    let mut group = criterion.benchmark_group("sessions");
+    group.throughput(Throughput::Elements(scale.rows as u64));
+    for clock in ["stream", "group"] {
+        for groups in scale.groups {
+            let stream = stream(scale.rows, *groups, 20);
+            let mut keys = KeyNumbers::new(&stream[0].0.schema(), &["device_id".to_owned()]).expect("a column of text");
+            let number = |(rows, reached): (RecordBatch, Timestamp)| (keys.number(rows, reached), reached);
+            let stream: Vec<(Batch, Timestamp)> = stream.into_iter().map(number).collect();
+            let text =
+                format!("type = \"window\"\nwindow = {{ session = \"30s\" }}\nclock = \"{clock}\"\n{AGGREGATES}");
+            group.bench_with_input(BenchmarkId::new(clock, groups), &stream, |bench, stream| {
+                bench.iter_batched_ref(
+                    || operator(&text),
+                    |window| {
+                        let [emitted, late] = drain(&mut **window, stream).0;
+                        assert!(
+                            emitted > groups / 2 && emitted <= *groups && late == 0,
+                            "{emitted} emitted, {late} late"
+                        );
+                    },
+                    BatchSize::PerIteration,
+                );
+            });
+        }
     }
     group.finish();
 }

@@ -142,6 +142,15 @@ impl Groups {
         self.lives.ids_len()
     }
 
+    /// Makes a place for every id in a list by id, and gives back those of ids that are not given any more.
+    pub(super) fn place<T: Default>(&self, list: &mut Vec<T>) {
+        let (before, len) = (list.len(), self.ids_len());
+        list.resize_with(len, T::default);
+        if len < before {
+            list.shrink_to(len);
+        }
+    }
+
     /// As `intern`, by the numbers of the keys where the batch has them: then only keys that are new here are looked at.
     pub(super) fn intern_batch(
         &mut self,

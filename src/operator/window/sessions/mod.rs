@@ -234,12 +234,10 @@ impl Sessions {
         core.swept = core.group_floor;
     }
 
-    /// Has a place for every id. Those that are not given any more have nothing in theirs.
     fn reserve(&mut self, core: &Core) {
-        let len = core.groups.ids_len();
-        resize(&mut self.groups, len);
+        core.groups.place(&mut self.groups);
         if core.setup.clock == Clock::Group {
-            resize(&mut self.clocks, len);
+            core.groups.place(&mut self.clocks);
         }
     }
 }
@@ -305,14 +303,5 @@ impl Engine for Sessions {
 
     fn restore(&mut self, core: &mut Core, parts: &[&Restored]) -> Result<(), OperatorError> {
         self.take_back(core, parts)
-    }
-}
-
-/// Makes a list longer or shorter, and gives memory back where it is much shorter.
-fn resize<T: Default>(list: &mut Vec<T>, len: usize) {
-    let before = list.len();
-    list.resize_with(len, T::default);
-    if len < before {
-        list.shrink_to(len);
     }
 }
