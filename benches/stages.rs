@@ -20,7 +20,7 @@ use streamgauge::flow::message::{Epoch, Message, Severed};
 use streamgauge::flow::meter::Meter;
 use streamgauge::flow::outbox::{Emit, Outbox, Port};
 use streamgauge::flow::payload::{Delivery, Payloads};
-use streamgauge::flow::time::Timestamp;
+use streamgauge::flow::time::{Span, Timestamp};
 use streamgauge::ingest::recording::{ReplaySpec, Shape, Speed};
 use streamgauge::operator::Operator;
 use streamgauge::pipeline::load_text;
