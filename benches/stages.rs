@@ -13,6 +13,7 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use crossbeam_channel::bounded;
+use streamgauge::disk;
 use streamgauge::engine::{Options, Prepared};
 use streamgauge::flow::batch::Batch;
 use streamgauge::flow::inbox::Inbox;
@@ -20,12 +21,13 @@ use streamgauge::flow::message::{Epoch, Message, Severed};
 use streamgauge::flow::meter::Meter;
 use streamgauge::flow::outbox::{Emit, Outbox, Port};
 use streamgauge::flow::payload::{Delivery, Payloads};
-use streamgauge::flow::time::Timestamp;
+use streamgauge::flow::time::{Span, Timestamp};
 use streamgauge::ingest::keys::KeyNumbers;
 use streamgauge::ingest::recording::{ReplaySpec, Shape, Speed};
 use streamgauge::operator::Operator;
 use streamgauge::pipeline::load_text;
 use streamgauge::pipeline::plan::{Plan, PlannedSource};
+use streamgauge::sink::SinkContext;
 use streamgauge::telemetry::Telemetry;
 
 #[path = "stages/decode.rs"]
@@ -114,6 +116,7 @@ fn main() {
     windows(&mut criterion, scale);
     sessions(&mut criterion, scale);
     hop(&mut criterion, scale);
+    parquet(&mut criterion, scale);
     replay(&mut criterion, scale);
     criterion.final_summary();
 }
@@ -348,6 +351,38 @@ fn hopped(batch: &RecordBatch, batches: usize, channel_batches: usize) -> usize 
             }
         }
     })
+}
+
+/// Rows of the feed to one Parquet file, as the sink writes it: encoding, compression, and the file made durable.
+fn parquet(criterion: &mut Criterion, scale: Scale) {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let sink =
+        format!("\n[sinks.lake]\ntype = \"parquet\"\npath = \"{}\"\ninputs = [\"feed\"]\n", folder.path().display());
+    let plan = plan(&(SOURCE.to_owned() + &sink), "feed");
+    let source = &plan.sources[0];
+    let payloads = payloads("feed", messages(scale.rows, 10_000, 600));
+    let batches = decoded(source, &payloads, plan.batch_rows);
+    let sink = plan.sinks.iter().find(|sink| sink.kind == "parquet").expect("the pipeline has it");
+    let mut group = criterion.benchmark_group("parquet");
+    group.throughput(Throughput::Elements(scale.rows as u64));
+    group.bench_function("one file", |bench| {
+        bench.iter(|| {
+            let context = SinkContext {
+                pipeline: "bench".to_owned(),
+                name: "lake".to_owned(),
+                run: "r".to_owned(),
+                boards: Arc::default(),
+                disk: disk::real(),
+                epoch: Epoch(0),
+                epoch_every: Span::from_secs(10),
+            };
+            let mut opened = sink.spec.open(&context, &sink.input).expect("the folder can be written");
+            batches.iter().for_each(|batch| opened.write(batch).expect("the folder can be written"));
+            let prepared = opened.prepare(Epoch(0), true).expect("the folder can be written");
+            assert_eq!(prepared.files.iter().map(|file| file.rows).sum::<u64>(), scale.rows as u64);
+        });
+    });
+    group.finish();
 }
 
 fn replay(criterion: &mut Criterion, scale: Scale) {

@@ -125,6 +125,7 @@ fn table(rows: usize) -> Vec<(&'static str, ArrayRef, Encoding)> {
     vec![
         ("ts", times(&|row| row as i64 * 1_000 + below(row, 1, 900)), DELTA_BINARY_PACKED),
         ("window_start", times(&|row| row as i64 / 2_000 * 10_000_000), DICTIONARY),
+        ("arrival", times(&|row| row as i64 / 100 * 1_000), DELTA_BINARY_PACKED),
         ("seq", ints(&|row| row as i64), DELTA_BINARY_PACKED),
         ("seq_of_device", ints(&|row| row as i64 / 500 + below(row, 2, 7)), DELTA_BINARY_PACKED),
         ("status", ints(&|row| i64::from(below(row, 3, 100) > 0)), DICTIONARY),

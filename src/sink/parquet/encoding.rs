@@ -15,6 +15,8 @@ use hashbrown::HashMap;
 
 /// Rows that are looked at.
 const SAMPLE_ROWS: usize = 4_096;
+/// Of so many rows a row group is taken to be at most.
+const ROWS_MAX: u64 = 1 << 32;
 /// No dictionary is planned to be larger, and none becomes larger: what comes after it is encoded without.
 const DICTIONARY_BYTES_MAX: u64 = 4 << 20;
 /// A dictionary may become as large as this, though a smaller one was foreseen.
@@ -58,7 +60,7 @@ pub(super) fn choose(column: &dyn Array, prospect: Prospect) -> Option<Choice> {
     let sample = column.slice(0, column.len().min(SAMPLE_ROWS));
     let values = sample.len() - sample.null_count();
     // As many of a row group's rows have a value as of the first.
-    let rows = prospect.rows.max(sample.len()) as u64 * values as u64 / sample.len().max(1) as u64;
+    let rows = (prospect.rows as u64).clamp(sample.len() as u64, ROWS_MAX) * values as u64 / sample.len().max(1) as u64;
     match sample.data_type() {
         kind if kind.is_integer() || kind.is_temporal() => {
             Some(of_numbers(&numbers(&sample), width_bits(kind), rows, prospect.compressed))
