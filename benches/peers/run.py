@@ -240,7 +240,7 @@ def table(found):
            f"{feeding['bytes'] / feeding['lines']:.1f} bytes, {feeding['devices']:,} devices; the fastest of {found['repeat']} runs.")
     yield ""
     yield "| query | engine | version | rows | wall s | CPU s | rows/s | rows/s per core | peak RSS | wall: ours is | CPU: ours is |"
-    yield "| --- | --- | --- | " + "---: | " * 8
+    yield "| --- | --- | --- |" + " ---: |" * 8
     for query, results in itertools.groupby(found["results"], key=lambda result: result["query"]):
         results = list(results)
         ours = results[0]

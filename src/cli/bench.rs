@@ -255,8 +255,11 @@ fn tap(plan: &mut Plan) -> Vec<Listening> {
     listening
 }
 
-/// What sinks were given, and what each spent on the checksum.
-fn given(sinks: &[Listening]) -> Result<(Vec<SinkFigures>, Vec<(String, Duration)>), String> {
+/// What sinks were given, and the processor time that each spent on the checksum.
+type Given = (Vec<SinkFigures>, Vec<(String, Duration)>);
+
+/// Asks the sinks once they have ended.
+fn given(sinks: &[Listening]) -> Result<Given, String> {
     let mut figures = Vec::new();
     let mut cpu = Vec::new();
     for Listening { name, kind, rows_were, told } in sinks {
