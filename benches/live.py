@@ -19,7 +19,9 @@ from pathlib import Path
 import duckdb
 from durability import machine
 from durability_parts import Streamgauge, until
-from live_parts import Listener, Publisher, TunedBroker, cpu, quantiles, resident
+from live_parts import (
+    BatchingBroker, Listener, Publisher, TunedBroker, cpu, network_cpu, quantiles, resident,
+)
 
 PIPELINE = Path(__file__).with_name("live.toml")
 # From the moment when everything runs until the first message should be sent.
@@ -84,6 +86,20 @@ def step(row, binary, folder, seconds):
     row["good"] = row["lost"] == 0 and row["missing"] == 0 and row["dropped"] == 0 and row["kept"]
 
 
+def batching(row, binary, folder, seconds):
+    """What the client costs behind a peer that sends in blocks, as fast as they are taken."""
+    with BatchingBroker(row["qos"], seconds) as broker, running(binary, folder, row["qos"], "none", broker) as run:
+        pid = run.process.pid
+        before, network, begin = cpu(pid), network_cpu(pid), time.perf_counter()
+        broker.begin.set()
+        sent = broker.over()
+        catch_up(run, sent)
+        row["rate"] = sent / (time.perf_counter() - begin)
+        row |= {"streamgauge_us": (cpu(pid) - before) * 1e6 / sent, "network_us": (network_cpu(pid) - network) * 1e6 / sent}
+        source = run.terminate()["sources"]["feed"]
+    row |= {"sent": sent, "lost": sent - source["received"], "dropped": source["dropped"]}
+
+
 def catch_up(run, sent):
     """Seconds from the last message until all are received; up to where no more come."""
     begin = changed = time.perf_counter()
@@ -121,6 +137,11 @@ STEPS = [
     ("publisher's", "publisher_us", figure(2, " µs")), ("resident", "resident_mib", figure(0, " MiB")),
     ("p50", "p50_ms", figure(1, " ms")), ("p99", "p99_ms", figure(1, " ms")),
 ]
+BATCHING = [
+    ("QoS", "qos", str), ("messages/s", "rate", figure()), ("sent", "sent", figure()), ("lost", "lost", figure()),
+    ("given up for want of room", "dropped", figure()), ("CPU a message", "streamgauge_us", figure(3, " µs")),
+    ("of it the client's threads", "network_us", figure(3, " µs")),
+]
 LATENCY = [
     ("QoS", "qos", str), ("durability", "durability", str), ("messages/s", "rate", figure()), ("p50", "p50_ms", figure(1, " ms")),
     ("p99", "p99_ms", figure(1, " ms")), ("p99.9", "p999_ms", figure(1, " ms")), ("most", "max_ms", figure(1, " ms")),
@@ -154,31 +175,33 @@ def main():
     parser.add_argument("--durability", type=lambda text: text.split(","), default=["none", "journal"])
     parser.add_argument("--latency-rate", type=int, default=50_000, help="messages a second at which the latency is measured")
     parser.add_argument("--latency-seconds", type=float, default=120, help="0 leaves it out")
+    parser.add_argument("--batching-seconds", type=float, default=10, help="0 leaves out what the client costs")
     arguments = parser.parse_args()
     binary, begin = arguments.binary.resolve(), time.perf_counter()
     with tempfile.TemporaryDirectory(dir=arguments.dir) as root:
         # The broker gives up its rights, and reads its configuration here.
         os.chmod(root, 0o755)
-        found = {"machine": machine(root), "steps": [], "latency": [], "failures": []}
+        found = {"machine": machine(root), "steps": [], "latency": [], "batching": [], "failures": []}
 
-        def measured(rows, seconds, row):
+        def measured(rows, seconds, row, measure=step):
             """In a folder of its own. What fails is told at the end, and the others go on."""
             rows.append(row)
             with tempfile.TemporaryDirectory(dir=root) as folder:
                 os.chmod(folder, 0o755)
                 try:
-                    step(row, binary, folder, seconds)
+                    measure(row, binary, folder, seconds)
                 except (AssertionError, OSError, EOFError, RuntimeError, subprocess.SubprocessError, duckdb.Error) as error:
                     found["failures"].append(f"{row}: {error}")
 
         for qos in arguments.qos:
             for durability in arguments.durability:
                 for thousands in arguments.steps:
-                    row = {"qos": qos, "durability": durability, "rate": thousands * 1_000}
-                    measured(found["steps"], arguments.seconds, row)
+                    measured(found["steps"], arguments.seconds, {"qos": qos, "durability": durability, "rate": thousands * 1_000})
                 if arguments.latency_seconds:
                     row = {"qos": qos, "durability": durability, "rate": arguments.latency_rate}
                     measured(found["latency"], arguments.latency_seconds, row)
+            if arguments.batching_seconds:
+                measured(found["batching"], arguments.batching_seconds, {"qos": qos}, batching)
     on = found["machine"]
     print(f"{on['cores']} cores ({on['cpu']}), {on['memory_gib']} GiB, {on['file_system']}; {on['broker']}; load {on['load']:.1f} "
           "at the beginning; broker, publisher and streamgauge share the cores")
@@ -186,6 +209,8 @@ def main():
     best(found["steps"])
     if found["latency"]:
         show(LATENCY, found["latency"])
+    if found["batching"]:
+        show(BATCHING, found["batching"])
     print(f"\n{time.perf_counter() - begin:.0f} s in all")
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=2) + "\n")

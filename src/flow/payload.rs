@@ -123,12 +123,14 @@ impl Payloads {
         }
     }
 
-    /// Adds all of another's.
+    /// Adds all of another's: its buffer as a whole, and where they stand in it.
     pub fn append(&mut self, other: &Self) {
-        for payload in other.iter() {
-            self.push(payload.topic, payload.body, payload.arrival, payload.delivery);
-            self.set_properties(payload.properties.to_vec());
-        }
+        let (shift, before) = (self.bytes.len(), self.records.len());
+        let moved = |(start, end): Place| place(start as usize + shift, end as usize + shift);
+        self.bytes.extend_from_slice(&other.bytes);
+        let records = other.records.iter();
+        self.records.extend(records.map(|of| Record { topic: moved(of.topic), body: moved(of.body), ..*of }));
+        self.properties.extend(other.properties.iter().map(|(index, pairs)| (before + index, pairs.clone())));
     }
 
     /// Keeps those before `index`, and gives the others.
@@ -190,8 +192,56 @@ impl Payloads {
         self.records[index].arrival
     }
 
+    /// What the transport said of each, in order.
+    pub fn deliveries(&self) -> impl Iterator<Item = Delivery> {
+        self.records.iter().map(|record| record.delivery)
+    }
+
     /// All, in order.
     pub fn iter(&self) -> impl Iterator<Item = Payload<'_>> {
         (0..self.len()).map(|index| self.get(index))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Parts = (Vec<u8>, Vec<u8>, i64, u16, Vec<(String, String)>);
+
+    fn parts(payloads: &Payloads) -> Vec<Parts> {
+        let part = |payload: Payload<'_>| {
+            let (topic, body) = (payload.topic.to_vec(), payload.body.to_vec());
+            (topic, body, payload.arrival.micros(), payload.delivery.packet_id, payload.properties.to_vec())
+        };
+        payloads.iter().map(part).collect()
+    }
+
+    fn payloads(of: &[(&str, &str, Option<&str>)]) -> Payloads {
+        let mut payloads = Payloads::default();
+        for (index, (topic, body, property)) in of.iter().enumerate() {
+            let delivery = Delivery { qos: 1, packet_id: index as u16 + 7, ..Delivery::default() };
+            payloads.push(topic.as_bytes(), body.as_bytes(), Timestamp::from_micros(index as i64), delivery);
+            payloads.set_properties(property.map(|text| ("p".to_owned(), text.to_owned())).into_iter().collect());
+        }
+        payloads
+    }
+
+    #[test]
+    fn what_is_appended_stands_behind_unchanged() {
+        let first = [("a", "one", None), ("a", "", Some("x")), ("b/c", "three", None)];
+        let second = [("b/c", "four", Some("y")), ("", "five", None), ("", "six", Some("z"))];
+        let mut adopted = Payloads::default();
+        adopted.adopt(b"t", &mut b"[12]34".to_vec(), &[(1, 3), (4, 6)]);
+        for others in [payloads(&second), payloads(&[]), adopted] {
+            for before in [payloads(&first), payloads(&[]), others.clone()] {
+                let expected = [parts(&before), parts(&others)].concat();
+                let mut all = before;
+                all.append(&others);
+                assert_eq!(parts(&all), expected);
+                let ids: Vec<u16> = all.deliveries().map(|delivery| delivery.packet_id).collect();
+                assert_eq!(ids, expected.iter().map(|(.., id, _)| *id).collect::<Vec<_>>());
+            }
+        }
     }
 }
