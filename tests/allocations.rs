@@ -141,7 +141,9 @@ impl Stages {
 fn no_payload_costs_an_allocation() {
     for window in [r#"tumbling = "1h""#, r#"hopping = "1h", every = "10m""#, r#"session = "1h""#] {
         let mut stages = Stages::new(window);
-        (0..3).for_each(|_| drop(stages.batch(ROWS)));
+        for _ in 0..3 {
+            stages.batch(ROWS);
+        }
         let few = stages.batch(ROWS / 4);
         stages.batch(ROWS);
         let many = stages.batch(ROWS);

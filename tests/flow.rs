@@ -257,7 +257,7 @@ struct Pass;
 
 impl Operator for Pass {
     fn process(&mut self, batch: Batch, out: &mut dyn Emit) -> Result<(), OperatorError> {
-        Ok(out.emit(batch.into())?)
+        Ok(out.emit(batch)?)
     }
 }
 

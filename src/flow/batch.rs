@@ -12,7 +12,7 @@ use arrow::error::ArrowError;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
     rows: RecordBatch,
-    keys: Option<Keys>,
+    keys: Option<Box<Keys>>,
 }
 
 /// Dense numbers of keys: in one space, rows with the same number have the same key.
@@ -39,12 +39,12 @@ impl Batch {
     /// Rows whose keys have numbers, one a row.
     pub fn keyed(rows: RecordBatch, keys: Keys) -> Self {
         debug_assert_eq!(rows.num_rows(), keys.numbers.len(), "a number a row");
-        Self { rows, keys: Some(keys) }
+        Self { rows, keys: Some(Box::new(keys)) }
     }
 
     /// The numbers of the keys, where there are any.
     pub fn keys(&self) -> Option<&Keys> {
-        self.keys.as_ref()
+        self.keys.as_deref()
     }
 
     /// The rows alone.
@@ -55,8 +55,8 @@ impl Batch {
     /// Rows that stand side by side, without a copy.
     #[must_use]
     pub fn slice(&self, start: usize, len: usize) -> Self {
-        let keys = self.keys.as_ref().map(|keys| Keys { numbers: keys.numbers.slice(start, len), ..keys.clone() });
-        Self { rows: self.rows.slice(start, len), keys }
+        let some = |keys: &Keys| Keys { numbers: keys.numbers.slice(start, len), ..keys.clone() };
+        Self { rows: self.rows.slice(start, len), keys: self.keys().map(some).map(Box::new) }
     }
 
     /// The rows that `keep` lets through; null counts as false.
@@ -67,14 +67,14 @@ impl Batch {
             let numbers = UInt32Array::from(numbers.to_data());
             Ok::<_, ArrowError>(Keys { numbers, ..keys.clone() })
         };
-        Ok(Self { rows, keys: self.keys.as_ref().map(some).transpose()? })
+        Ok(Self { rows, keys: self.keys().map(some).transpose()?.map(Box::new) })
     }
 
     /// Some of the rows, in the order of their indices.
     pub fn take(&self, rows: &UInt32Array) -> Result<Self, ArrowError> {
-        let keys = self.keys.as_ref().map(|keys| {
+        let keys = self.keys().map(|keys| {
             let numbers = rows.values().iter().map(|row| keys.numbers.value(*row as usize));
-            Keys { numbers: UInt32Array::from_iter_values(numbers), ..keys.clone() }
+            Box::new(Keys { numbers: UInt32Array::from_iter_values(numbers), ..keys.clone() })
         });
         Ok(Self { rows: take_record_batch(&self.rows, rows)?, keys })
     }

@@ -64,7 +64,7 @@ impl Outbox {
             Ok(()) => Ok(()),
             Err(TrySendError::Disconnected(_)) => Err(Severed),
             Err(TrySendError::Full(message)) => {
-                Meter::timed(&self.meter.blocked_ns, || output.send(message)).map_err(|_| Severed)
+                Meter::timed(&self.meter.blocked_ns, || output.send(message).map_err(|_| Severed))
             }
         }
     }
