@@ -198,7 +198,9 @@ fn batches(plan: &Plan) -> Vec<(Batch, Timestamp)> {
     let mut decoder = source.decoder.build(&source.columns);
     let mut keys = KeyNumbers::new(&source.output.columns, plan.keys(0)).unwrap();
     let decoded = |batch: usize| {
-        payloads(batch).iter().for_each(|payload| drop(decoder.push(&payload).unwrap()));
+        for payload in payloads(batch).iter() {
+            decoder.push(&payload).unwrap();
+        }
         let reached = 1_700_000_000_000 + i64::try_from((batch + 1) * BATCH).unwrap();
         (keys.number(decoder.flush(), Timestamp::START), Timestamp::from_micros(reached * 1_000))
     };
