@@ -124,10 +124,10 @@ impl Step {
     #[inline]
     fn follows(&self, body: &[u8], at: usize, literals: &[u8]) -> Option<usize> {
         // Beyond its end a body gives zeros, of which a literal has none: JSON has no NUL.
-        let first = (swar::window(body, at) ^ self.words[0]) & self.masks[0];
-        let second = (swar::window(body, at + 8) ^ self.words[1]) & self.masks[1];
+        let differs = |word: usize| (swar::window(body, at + 8 * word) ^ self.words[word]) & self.masks[word] != 0;
         let (len, rest) = (self.len as usize, self.rest as usize);
-        let same = first | second == 0
+        let same = !differs(0)
+            && (len <= 8 || !differs(1))
             && (len <= INLINE || body.get(at + INLINE..at + len) == literals.get(rest..rest + len - INLINE));
         same.then_some(at + len)
     }
