@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Writes a bare recording: 1,000 devices in turn, a reading every millisecond of event time. The same bytes every time.
+"""Writes a bare recording: devices in turn, a reading every millisecond of event time, 77 bytes a line with seven digits of
+`seq`. The same bytes every time.
 
-    feed.py LINES FILE
+    feed.py LINES FILE [DEVICES]
 """
 
 import sys
@@ -19,13 +20,14 @@ def splitmix(state):
         yield z ^ (z >> 31)
 
 
-def main(lines, path):
+def main(lines, path, devices=1000):
     numbers = splitmix(42)
     with open(path, "w") as file:
         for seq in range(lines):
             temp = 1500 + next(numbers) % 1500
-            file.write(f'{{"device":"dev-{seq % 1000:05}","ts":{1_700_000_000_000 + seq},"temp":{temp / 100:.2f},"seq":{seq}}}\n')
+            device, ts = seq % devices, 1_700_000_000_000 + seq
+            file.write(f'{{"device":"dev-{device:05}","ts":{ts},"temp":{temp / 100:.2f},"q":192,"seq":{seq}}}\n')
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(int(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:]))

@@ -13,17 +13,21 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use crossbeam_channel::bounded;
+use streamgauge::disk;
 use streamgauge::engine::{Options, Prepared};
+use streamgauge::flow::batch::Batch;
 use streamgauge::flow::inbox::Inbox;
 use streamgauge::flow::message::{Epoch, Message, Severed};
 use streamgauge::flow::meter::Meter;
 use streamgauge::flow::outbox::{Emit, Outbox, Port};
 use streamgauge::flow::payload::{Delivery, Payloads};
-use streamgauge::flow::time::Timestamp;
+use streamgauge::flow::time::{Span, Timestamp};
+use streamgauge::ingest::keys::KeyNumbers;
 use streamgauge::ingest::recording::{ReplaySpec, Shape, Speed};
 use streamgauge::operator::Operator;
 use streamgauge::pipeline::load_text;
 use streamgauge::pipeline::plan::{Plan, PlannedSource};
+use streamgauge::sink::SinkContext;
 use streamgauge::telemetry::Telemetry;
 
 #[path = "stages/decode.rs"]
@@ -90,7 +94,11 @@ struct Scale {
     groups: &'static [usize],
 }
 
-const WHOLE: Scale = Scale { rows: 1 << 19, groups: &[1_000, 10_000, 100_000] };
+const WHOLE: Scale = Scale { rows: 1 << 19, groups: &[1_000, 10_000, 100_000, 1_000_000] };
+
+/// Every window emits every group: with more groups than this a run takes minutes.
+const HOPPING_GROUPS_MAX: usize = 100_000;
+
 const TEST: Scale = Scale { rows: 1 << 10, groups: &[10] };
 
 fn main() {
@@ -106,7 +114,9 @@ fn main() {
     decode::decode(&mut criterion, scale);
     filter(&mut criterion, scale);
     windows(&mut criterion, scale);
+    sessions(&mut criterion, scale);
     hop(&mut criterion, scale);
+    parquet(&mut criterion, scale);
     replay(&mut criterion, scale);
     criterion.final_summary();
 }
@@ -176,7 +186,7 @@ fn rows_of(batches: &[RecordBatch]) -> usize {
 struct Counted([usize; 2]);
 
 impl Emit for Counted {
-    fn emit_to(&mut self, port: Port, batch: RecordBatch) -> Result<(), Severed> {
+    fn emit_to(&mut self, port: Port, batch: Batch) -> Result<(), Severed> {
         self.0[port as usize] += std::hint::black_box(batch).num_rows();
         Ok(())
     }
@@ -201,10 +211,10 @@ fn operator(text: &str) -> Box<dyn Operator> {
 }
 
 /// Runs a stream through an operator to its end, as its stage does.
-fn drain(operator: &mut dyn Operator, stream: &[(RecordBatch, Timestamp)]) -> Counted {
+fn drain<B: Clone + Into<Batch>>(operator: &mut dyn Operator, stream: &[(B, Timestamp)]) -> Counted {
     let mut counted = Counted::default();
     for (batch, reached) in stream {
-        operator.process(batch.clone(), &mut counted).expect("the rows fit the operator");
+        operator.process(batch.clone().into(), &mut counted).expect("the rows fit the operator");
         operator.advance(*reached, &mut counted).expect("the rows fit the operator");
     }
     operator.advance(Timestamp::END, &mut counted).expect("the rows fit the operator");
@@ -238,7 +248,7 @@ temp_avg = "avg(temperature)"
 fn windows(criterion: &mut Criterion, scale: Scale) {
     let mut group = criterion.benchmark_group("window");
     group.throughput(Throughput::Elements(scale.rows as u64));
-    // Five windows of ten seconds: at 100 k groups a window has one row a group.
+    // Five windows of ten seconds: at 100 k groups a window has one row a group, and at 1 M most rows are a group's first.
     for groups in scale.groups {
         let stream = stream(scale.rows, *groups, 50);
         let text = format!("type = \"window\"\nwindow = {{ tumbling = \"10s\" }}\n{AGGREGATES}");
@@ -247,26 +257,61 @@ fn windows(criterion: &mut Criterion, scale: Scale) {
                 || operator(&text),
                 |window| {
                     let [emitted, late] = drain(&mut **window, stream).0;
-                    assert!(emitted >= *groups && late == 0, "{emitted} rows emitted, {late} late");
+                    assert!(
+                        emitted >= (*groups).min(scale.rows / 2) && late == 0,
+                        "{emitted} rows emitted, {late} late"
+                    );
                 },
                 BatchSize::PerIteration,
             );
         });
     }
     // 179 windows of sixty panes: at 1 k groups a pane has four rows a group.
-    let groups = scale.groups[0];
-    let stream = stream(scale.rows, groups, 120);
-    let text = format!("type = \"window\"\nwindow = {{ hopping = \"60s\", every = \"1s\" }}\n{AGGREGATES}");
-    group.bench_with_input(BenchmarkId::new("hopping 60s/1s", groups), &stream, |bench, stream| {
-        bench.iter_batched_ref(
-            || operator(&text),
-            |window| {
-                let [emitted, late] = drain(&mut **window, stream).0;
-                assert!(emitted > 100 * groups && late == 0, "{emitted} rows emitted, {late} late");
-            },
-            BatchSize::PerIteration,
-        );
-    });
+    for groups in scale.groups.iter().filter(|groups| **groups <= HOPPING_GROUPS_MAX) {
+        let stream = stream(scale.rows, *groups, 120);
+        let text = format!("type = \"window\"\nwindow = {{ hopping = \"60s\", every = \"1s\" }}\n{AGGREGATES}");
+        group.bench_with_input(BenchmarkId::new("hopping 60s/1s", groups), &stream, |bench, stream| {
+            bench.iter_batched_ref(
+                || operator(&text),
+                |window| {
+                    let [emitted, late] = drain(&mut **window, stream).0;
+                    assert!(emitted > 50 * groups && late == 0, "{emitted} rows emitted, {late} late");
+                },
+                BatchSize::PerIteration,
+            );
+        });
+    }
+    group.finish();
+}
+
+/// Sessions that go on and on, as those of devices that report often: a row a group makes its session longer. Keys have
+/// numbers, as the intake gives them.
+fn sessions(criterion: &mut Criterion, scale: Scale) {
+    let mut group = criterion.benchmark_group("sessions");
+    group.throughput(Throughput::Elements(scale.rows as u64));
+    for clock in ["stream", "group"] {
+        for groups in scale.groups {
+            let stream = stream(scale.rows, *groups, 20);
+            let mut keys = KeyNumbers::new(&stream[0].0.schema(), &["device_id".to_owned()]).expect("a column of text");
+            let number = |(rows, reached): (RecordBatch, Timestamp)| (keys.number(rows, reached), reached);
+            let stream: Vec<(Batch, Timestamp)> = stream.into_iter().map(number).collect();
+            let text =
+                format!("type = \"window\"\nwindow = {{ session = \"30s\" }}\nclock = \"{clock}\"\n{AGGREGATES}");
+            group.bench_with_input(BenchmarkId::new(clock, groups), &stream, |bench, stream| {
+                bench.iter_batched_ref(
+                    || operator(&text),
+                    |window| {
+                        let [emitted, late] = drain(&mut **window, stream).0;
+                        assert!(
+                            emitted > groups / 2 && emitted <= *groups && late == 0,
+                            "{emitted} emitted, {late} late"
+                        );
+                    },
+                    BatchSize::PerIteration,
+                );
+            });
+        }
+    }
     group.finish();
 }
 
@@ -293,7 +338,7 @@ fn hopped(batch: &RecordBatch, batches: usize, channel_batches: usize) -> usize 
     thread::scope(|scope| {
         scope.spawn(move || {
             for _ in 0..batches {
-                outbox.emit(batch.clone()).expect("the other end counts to the end");
+                outbox.emit(batch.clone().into()).expect("the other end counts to the end");
             }
             outbox.send(Message::End(Epoch(0))).expect("the other end counts to the end");
         });
@@ -306,6 +351,38 @@ fn hopped(batch: &RecordBatch, batches: usize, channel_batches: usize) -> usize 
             }
         }
     })
+}
+
+/// Rows of the feed to one Parquet file, as the sink writes it: encoding, compression, and the file made durable.
+fn parquet(criterion: &mut Criterion, scale: Scale) {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let sink =
+        format!("\n[sinks.lake]\ntype = \"parquet\"\npath = \"{}\"\ninputs = [\"feed\"]\n", folder.path().display());
+    let plan = plan(&(SOURCE.to_owned() + &sink), "feed");
+    let source = &plan.sources[0];
+    let payloads = payloads("feed", messages(scale.rows, 10_000, 600));
+    let batches = decoded(source, &payloads, plan.batch_rows);
+    let sink = plan.sinks.iter().find(|sink| sink.kind == "parquet").expect("the pipeline has it");
+    let mut group = criterion.benchmark_group("parquet");
+    group.throughput(Throughput::Elements(scale.rows as u64));
+    group.bench_function("one file", |bench| {
+        bench.iter(|| {
+            let context = SinkContext {
+                pipeline: "bench".to_owned(),
+                name: "lake".to_owned(),
+                run: "r".to_owned(),
+                boards: Arc::default(),
+                disk: disk::real(),
+                epoch: Epoch(0),
+                epoch_every: Span::from_secs(10),
+            };
+            let mut opened = sink.spec.open(&context, &sink.input).expect("the folder can be written");
+            batches.iter().for_each(|batch| opened.write(batch).expect("the folder can be written"));
+            let prepared = opened.prepare(Epoch(0), true).expect("the folder can be written");
+            assert_eq!(prepared.files.iter().map(|file| file.rows).sum::<u64>(), scale.rows as u64);
+        });
+    });
+    group.finish();
 }
 
 fn replay(criterion: &mut Criterion, scale: Scale) {

@@ -33,7 +33,8 @@
 //! 9. [`pipeline`]: a TOML file to a checked plan; opens nothing.
 //! 10. [`engine`]: threads, epochs, the end.
 //! 11. [`telemetry`]: meters as Prometheus text, the HTTP server.
-//! 12. [`cli`]: the command line.
+//! 12. [`bench`]: what a bench measures, and how it is told.
+//! 13. [`cli`]: the command line.
 //!
 //! What is promised, and the test that fails where it is not kept:
 //!
@@ -63,6 +64,7 @@
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::dbg_macro, clippy::todo))]
 
+pub mod bench;
 pub mod cli;
 pub mod component;
 pub mod disk;

@@ -429,7 +429,7 @@ fn derive(columns: &[(&str, &str)], drop: &[&str]) -> (Arc<Schema>, Box<dyn Oper
 
 fn run(operator: &mut dyn Operator, batch: RecordBatch) -> Option<RecordBatch> {
     let mut out: Vec<(Port, RecordBatch)> = Vec::new();
-    operator.process(batch, &mut out).unwrap();
+    operator.process(batch.into(), &mut out).unwrap();
     assert!(out.len() <= 1);
     out.pop().map(|(_, batch)| batch)
 }

@@ -10,6 +10,7 @@ use arrow::datatypes::{DataType, Field, Schema};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use proptest::prelude::*;
 use streamgauge::engine::stage::{NoCheckpoint, SinkStage, StageError, run_operator};
+use streamgauge::flow::batch::Batch;
 use streamgauge::flow::inbox::Inbox;
 use streamgauge::flow::message::{Epoch, Message, Severed};
 use streamgauge::flow::meter::Meter;
@@ -81,7 +82,7 @@ proptest! {
             for epoch in 0..=epochs {
                 for (step, rows) in steps {
                     if *rows {
-                        messages.push(Message::Batch(batch(epoch as i64)));
+                        messages.push(Message::Batch(batch(epoch as i64).into()));
                     }
                     watermark += step;
                     messages.push(at(watermark));
@@ -167,7 +168,7 @@ fn a_batch_larger_than_the_bound_goes_out_in_slices() {
     let mut outbox = Outbox::new(vec![sender], Vec::new(), 2, meter);
     let schema = batch(0).schema();
     let five = RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from(vec![1, 2, 3, 4, 5]))]).unwrap();
-    outbox.emit(five).unwrap();
+    outbox.emit(five.into()).unwrap();
     drop(outbox);
     let rows: Vec<usize> = receiver
         .iter()
@@ -226,7 +227,7 @@ fn run_sink(seen: &Seen, messages: Vec<Message>) -> Result<(), StageError> {
 #[test]
 fn a_stream_that_is_cut_off_commits_nothing() {
     let seen = Seen::default();
-    let error = run_sink(&seen, vec![Message::Batch(batch(1))]).unwrap_err();
+    let error = run_sink(&seen, vec![Message::Batch(batch(1).into())]).unwrap_err();
     assert!(matches!(error, StageError::Severed(_)), "{error}");
     assert_eq!(*seen.committed.lock().unwrap(), []);
 }
@@ -234,8 +235,12 @@ fn a_stream_that_is_cut_off_commits_nothing() {
 #[test]
 fn end_commits_what_came_after_the_last_barrier() {
     let seen = Seen::default();
-    let messages =
-        vec![Message::Batch(batch(1)), Message::Barrier(Epoch(0)), Message::Batch(batch(2)), Message::End(Epoch(1))];
+    let messages = vec![
+        Message::Batch(batch(1).into()),
+        Message::Barrier(Epoch(0)),
+        Message::Batch(batch(2).into()),
+        Message::End(Epoch(1)),
+    ];
     run_sink(&seen, messages).unwrap();
     assert_eq!(*seen.committed.lock().unwrap(), [(0, vec![1]), (1, vec![2])]);
 }
@@ -243,14 +248,15 @@ fn end_commits_what_came_after_the_last_barrier() {
 #[test]
 fn a_sink_that_fails_for_a_while_loses_and_repeats_nothing() {
     let seen = Seen { failures: Arc::new(Mutex::new(2)), ..Seen::default() };
-    run_sink(&seen, vec![Message::Batch(batch(1)), Message::Batch(batch(2)), Message::End(Epoch(0))]).unwrap();
+    run_sink(&seen, vec![Message::Batch(batch(1).into()), Message::Batch(batch(2).into()), Message::End(Epoch(0))])
+        .unwrap();
     assert_eq!(*seen.committed.lock().unwrap(), [(0, vec![1, 2])]);
 }
 
 struct Pass;
 
 impl Operator for Pass {
-    fn process(&mut self, batch: RecordBatch, out: &mut dyn Emit) -> Result<(), OperatorError> {
+    fn process(&mut self, batch: Batch, out: &mut dyn Emit) -> Result<(), OperatorError> {
         Ok(out.emit(batch)?)
     }
 }
@@ -266,7 +272,7 @@ fn a_diamond_does_not_deadlock() {
     let split = thread::spawn(move || {
         let mut out = outbox(vec![to_left, to_right]);
         for epoch in 0..200 {
-            (0..7).try_for_each(|_| out.emit(batch(epoch)))?;
+            (0..7).try_for_each(|_| out.emit(batch(epoch).into()))?;
             out.send(at(epoch))?;
             out.send(Message::Barrier(Epoch(epoch as u64)))?;
         }

@@ -272,7 +272,10 @@ impl Requests for Grudging {
     }
 }
 
-fn scripted(events: impl IntoIterator<Item = Event>) -> (MqttSource, Arc<Grudging>, Arc<AtomicU64>, Arc<SourceMeter>) {
+fn scripted(
+    silence_max: Duration,
+    events: impl IntoIterator<Item = Event>,
+) -> (MqttSource, Arc<Grudging>, Arc<AtomicU64>, Arc<SourceMeter>) {
     let (requests, resets) = (Arc::new(Grudging::default()), Arc::new(AtomicU64::new(0)));
     let client = Scripted { events: events.into_iter().collect(), requests: requests.clone(), resets: resets.clone() };
     let wanted = Wanted {
@@ -280,7 +283,7 @@ fn scripted(events: impl IntoIterator<Item = Event>) -> (MqttSource, Arc<Grudgin
         qos: 1,
         skip_retained: false,
         allow_downgrade: false,
-        silence_max: SHORT,
+        silence_max,
         queue_bytes: 1 << 20,
     };
     let (context, meter) = context();
@@ -298,7 +301,8 @@ fn payload(packet_id: u16) -> Event {
 
 #[tokio::test]
 async fn acks_for_which_there_is_no_room_are_tried_again_in_order() {
-    let (mut source, requests, resets, _) = scripted(opened().into_iter().chain((1..=20).map(payload)));
+    let (mut source, requests, resets, _) =
+        scripted(Duration::from_secs(30), opened().into_iter().chain((1..=20).map(payload)));
     let mut taken = 0;
     while taken < 20 {
         taken += next(&mut source).await.unwrap().len();
@@ -319,7 +323,7 @@ async fn acks_for_which_there_is_no_room_are_tried_again_in_order() {
 #[tokio::test]
 async fn a_client_that_is_stuck_is_given_up() {
     // As when the peer reads nothing more, and a write never ends: no event, for ever.
-    let (mut source, requests, resets, meter) = scripted(opened().into_iter().chain([payload(1)]));
+    let (mut source, requests, resets, meter) = scripted(SHORT, opened().into_iter().chain([payload(1)]));
     assert_eq!(next(&mut source).await.unwrap().len(), 1);
     until("the connection is given up", || resets.load(Relaxed) > 0).await;
     assert_eq!(meter.connected.load(Relaxed), 0);

@@ -356,12 +356,12 @@ fn schema() -> StreamSchema {
     StreamSchema { columns: Arc::new(columns), time: 1, out_of_orderness: Span::ZERO }
 }
 
-/// Rows of a few sites, or of one, with texts of so many bytes.
+/// Rows of a few sites, or of one, with texts of so many bytes that begin with what they differ in.
 fn rows(numbers: Range<i64>, site: Option<i64>, bytes: usize) -> RecordBatch {
     let columns: Vec<ArrayRef> = vec![
         Arc::new(Int64Array::from_iter_values(numbers.clone().map(|row| site.unwrap_or(row * row % 5)))),
         Arc::new(TimestampMicrosecondArray::from_iter_values(numbers.clone()).with_timezone("UTC")),
-        Arc::new(StringArray::from_iter_values(numbers.map(|row| format!("{row:0bytes$}")))),
+        Arc::new(StringArray::from_iter_values(numbers.map(|row| format!("{row:.<bytes$}")))),
     ];
     RecordBatch::try_new(schema().columns, columns).unwrap()
 }

@@ -186,6 +186,35 @@ fn lines_are_bounded_and_may_be_longer_than_the_buffer() {
     assert_eq!(read_all(open().line_bytes_max(5 << 20)).unwrap().len(), 3);
 }
 
+proptest! {
+    /// A bare recording is handed over in blocks, which is no matter of its payloads.
+    #[test]
+    fn blocks_have_all_lines(
+        lines in prop::collection::vec(prop_oneof![4 => "[a-z]{0,9}\r?", 1 => "[a-z]{50,400}"], 0..60),
+        ends in any::<bool>(),
+        payloads_max in 1_usize..20,
+        bytes_max in 1_usize..600,
+        name in 0_usize..2,
+    ) {
+        let text = lines.join("\n") + if ends { "\n" } else { "" };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(["b.jsonl", "b.jsonl.zst"][name]);
+        let bytes = if name == 0 { text.clone().into_bytes() } else { zstd::encode_all(text.as_bytes(), 1).unwrap() };
+        std::fs::write(&path, bytes).unwrap();
+        let shape = Shape::Bare("a/b".to_owned());
+        let mut recording = Recording::open_as(&path, shape, Progress::default()).unwrap();
+        let (mut chunk, mut bodies) = (Payloads::default(), Vec::new());
+        while recording.read(&mut chunk, payloads_max, bytes_max).unwrap() > 0 {
+            prop_assert!(chunk.len() <= payloads_max);
+            prop_assert!(chunk.iter().all(|payload| payload.topic == b"a/b"));
+            bodies.extend(chunk.iter().map(|payload| String::from_utf8(payload.body.to_vec()).unwrap()));
+            chunk.clear();
+        }
+        let expected: Vec<&str> = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).collect();
+        prop_assert_eq!(bodies, expected.into_iter().filter(|line| !line.is_empty()).collect::<Vec<_>>());
+    }
+}
+
 #[test]
 fn arrival_times_never_go_back() {
     let line = |second| format!("{{\"recv_time\":\"1970-01-01T00:00:0{second}Z\",\"topic\":\"t\",\"payload\":\"\"}}\n");

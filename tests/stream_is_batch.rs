@@ -120,7 +120,7 @@ fn stream(rows: &[Row], cuts: &[usize], size: i64, every: i64) -> Answer {
     let (mut at, mut cut) = (0, 0);
     while at < rows.len() {
         let next = (at + cuts[cut % cuts.len()]).min(rows.len());
-        bound.operator.process(batch(&rows[at..next], at as i64), &mut out).unwrap();
+        bound.operator.process(batch(&rows[at..next], at as i64).into(), &mut out).unwrap();
         (at, cut) = (next, cut + 1);
     }
     bound.operator.advance(Timestamp::END, &mut out).unwrap();

@@ -60,9 +60,11 @@ const BORDERS: &[(&str, &[&str])] = &[
     ("pipeline", &["flow", "component", "ingest", "format", "operator", "sink"]),
     ("engine", &["flow", "component", "disk", "pipeline", "ingest", "operator", "sink", "telemetry"]),
     ("telemetry", &["flow", "component", "sink"]),
+    ("bench", &["flow", "component", "disk", "sink", "telemetry"]),
     (
         "cli",
         &[
+            "bench",
             "flow",
             "component",
             "disk",

@@ -69,8 +69,8 @@ different = "count(DISTINCT temp)"
     let rows =
         [(1, "a", Some(8.0)), (4, "a", Some(16.0)), (12, "a", Some(16.0)), (13, "a", None), (25, "b", Some(1.0))];
     let mut out = Vec::new();
-    bound.operator.process(batch(&rows[..3]), &mut out).unwrap();
-    bound.operator.process(batch(&rows[3..]), &mut out).unwrap();
+    bound.operator.process(batch(&rows[..3]).into(), &mut out).unwrap();
+    bound.operator.process(batch(&rows[3..]).into(), &mut out).unwrap();
     bound.operator.advance(Timestamp::END, &mut out).unwrap();
     let all = arrow::compute::concat_batches(&bound.output.columns, out.iter().map(|(_, batch)| batch)).unwrap();
     assert!(out.iter().all(|(port, _)| *port == Port::Main));
@@ -98,7 +98,7 @@ fn run(text: &str, rows: &[(i64, &str, Option<f64>)], restarts: bool) -> Vec<(Po
     let mut store: Vec<Restored> = Vec::new();
     let mut out = Vec::new();
     for (index, row) in rows.iter().enumerate() {
-        operator.process(batch(&[*row]), &mut out).unwrap();
+        operator.process(batch(&[*row]).into(), &mut out).unwrap();
         operator.advance(Timestamp::from_micros(row.0 * 1_000_000 - 5_000_000), &mut out).unwrap();
         if restarts {
             // Parts that have not changed are those of the snapshot before.
@@ -164,11 +164,11 @@ fn state_of_adapted_functions_survives_a_restart() {
     let text = "window = { session = \"10s\" }\n[aggregates]\nmedian = \"median(temp)\"\nspread = \"stddev(temp)\"\n";
     let mut first = bind(text).unwrap();
     let mut out = Vec::new();
-    first.operator.process(batch(&[(1, "a", Some(1.0)), (2, "b", Some(5.0))]), &mut out).unwrap();
+    first.operator.process(batch(&[(1, "a", Some(1.0)), (2, "b", Some(5.0))]).into(), &mut out).unwrap();
     let state = restored(first.operator.snapshot().unwrap());
     let mut second = bind(text).unwrap();
     second.operator.restore(&state).unwrap();
-    second.operator.process(batch(&[(3, "a", Some(3.0))]), &mut out).unwrap();
+    second.operator.process(batch(&[(3, "a", Some(3.0))]).into(), &mut out).unwrap();
     second.operator.advance(Timestamp::END, &mut out).unwrap();
     assert_eq!(out.len(), 1);
     let value = |column: usize| out[0].1.column(column).as_primitive::<Float64Type>().value(0);

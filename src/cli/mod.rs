@@ -3,6 +3,7 @@
 //! Exit codes: 0 drained, 1 failed at run time, 2 usage, 78 a faulty pipeline file (`EX_CONFIG` of sysexits.h), 130 ended
 //! at once by a second interrupt.
 
+mod bench;
 pub mod broker;
 mod check;
 mod demo;
@@ -44,7 +45,8 @@ const EXAMPLES: &str = "Examples:
   streamgauge check pipelines/plant.toml
   streamgauge run pipelines/plant.toml --listen 127.0.0.1:9464
   streamgauge record pipelines/plant.toml --to plant.jsonl.zst --for 1h
-  streamgauge replay pipelines/plant.toml --recording plant.jsonl.zst";
+  streamgauge replay pipelines/plant.toml --recording plant.jsonl.zst
+  streamgauge bench pipelines/plant.toml --recording plant.jsonl.zst";
 
 #[derive(Clone, Copy, ValueEnum)]
 enum LogFormat {
@@ -64,6 +66,8 @@ enum Command {
     },
     /// Run a pipeline on a recording instead of its source; the arrival clock is the recording's.
     Replay(replay::Arguments),
+    /// Replay a recording several times as fast as it goes, and report speed, processor time, memory and a checksum.
+    Bench(bench::Arguments),
     /// Record what the sources of a pipeline receive.
     Record(record::Arguments),
     /// Watch it work: an embedded broker, a simulated fleet, a live table, Parquet files.
@@ -94,6 +98,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check { pipelines } => check::check(&pipelines),
         Command::Replay(arguments) => replay::replay(&arguments),
+        Command::Bench(arguments) => bench::bench(&arguments),
         Command::Record(arguments) => record::record(&arguments),
         Command::Demo(arguments) => demo::demo(&arguments),
         Command::List => list::list(),
@@ -112,7 +117,12 @@ fn logs(format: LogFormat, filter: &str) -> Result<(), String> {
 
 /// Whether stderr takes colour: a terminal, and nobody said `NO_COLOR`.
 fn colour() -> bool {
-    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && std::io::stderr().is_terminal()
+    takes_colour(&std::io::stderr())
+}
+
+/// Whether an output takes colour.
+fn takes_colour(output: &impl IsTerminal) -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && output.is_terminal()
 }
 
 /// Loads pipeline files; prints every fault of every file.

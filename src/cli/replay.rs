@@ -50,7 +50,10 @@ pub(super) fn replay(arguments: &Arguments) -> ExitCode {
         Err(code) => return code,
     };
     let put_in = match (&arguments.recording, &arguments.journal) {
-        (Some(recording), _) => put_in(&mut plan, arguments, recording),
+        (Some(recording), _) => {
+            let shape = shape(arguments.topic.as_deref());
+            put_in(&mut plan, arguments.source.as_deref(), recording, shape, arguments.speed)
+        }
         (None, Some(state)) => {
             let known = plan.durability.take().unwrap_or_default();
             plan.durability = Some(Durability { state: state.clone(), ..known });
@@ -68,16 +71,27 @@ pub(super) fn replay(arguments: &Arguments) -> ExitCode {
         return super::usage(&why);
     }
     let stdout_is_data = writes_stdout(&plan);
-    let bar = bar(&progress);
+    let bar = bar(&progress, "");
     let outcomes = drive(vec![plan], &options, None, |_| ());
     bar.finish_and_clear();
     finish(outcomes, &arguments.account, stdout_is_data)
 }
 
-/// Puts the recording in the place of its source.
-fn put_in(plan: &mut Plan, arguments: &Arguments, recording: &Path) -> Result<Progress, String> {
+/// How the lines of a recording are read: those of a bare one are payloads of a topic.
+pub(super) fn shape(topic: Option<&str>) -> Shape {
+    topic.map_or(Shape::Envelopes, |topic| Shape::Bare(topic.to_owned()))
+}
+
+/// Puts a recording in the place of `source`, the only one where none is named.
+pub(super) fn put_in(
+    plan: &mut Plan,
+    source: Option<&str>,
+    recording: &Path,
+    shape: Shape,
+    speed: Speed,
+) -> Result<Progress, String> {
     let names: Vec<String> = plan.sources.iter().map(|source| source.name.text.clone()).collect();
-    let index = match &arguments.source {
+    let index = match source {
         Some(name) => names
             .iter()
             .position(|known| known == name)
@@ -90,12 +104,11 @@ fn put_in(plan: &mut Plan, arguments: &Arguments, recording: &Path) -> Result<Pr
             ));
         }
     };
-    let shape = arguments.topic.clone().map_or(Shape::Envelopes, Shape::Bare);
     let mut progress = Progress::default();
     for (at, source) in plan.sources.iter_mut().enumerate() {
         let topics = source.spec.topics().clone();
         if at == index {
-            let spec = ReplaySpec::new(topics, recording.to_owned(), shape.clone(), arguments.speed);
+            let spec = ReplaySpec::new(topics, recording.to_owned(), shape.clone(), speed);
             progress = spec.progress();
             source.spec = Box::new(spec);
         } else {
@@ -105,11 +118,12 @@ fn put_in(plan: &mut Plan, arguments: &Arguments, recording: &Path) -> Result<Pr
     Ok(progress)
 }
 
-/// A bar with rate and remaining time, on stderr where that is a terminal.
-fn bar(progress: &Progress) -> ProgressBar {
+/// A bar with rate and remaining time behind a `prefix`, on stderr where that is a terminal.
+pub(super) fn bar(progress: &Progress, prefix: &str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-    let template = "{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {msg} {eta}";
+    let template = "{prefix}{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {msg} {eta}";
     bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_prefix(prefix.to_owned());
     if bar.is_hidden() {
         return bar;
     }

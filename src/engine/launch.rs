@@ -12,7 +12,7 @@ use crate::engine::account::Counted;
 use crate::engine::checkpoint::checkpointer::{self, Checkpointer, Known, Report, Reporter};
 use crate::engine::checkpoint::manifest::{Counts, PartFile, SourceCounts, StageState};
 use crate::engine::checkpoint::store::Store;
-use crate::engine::probe::{Arrivals, probe, remember};
+use crate::engine::probe::{Arrivals, observe, probe};
 use crate::engine::recovery::{self, LaunchError, Recovery, wanted};
 use crate::engine::stage::{Checkpoint, NoCheckpoint, SinkStage, StageError, run_operator};
 use crate::engine::supervise::{Crew, Running};
@@ -20,10 +20,13 @@ use crate::engine::wiring::Wiring;
 use crate::engine::{Options, Shared, State, gather, pace};
 use crate::flow::message::Epoch;
 use crate::flow::meter::{CheckpointMeter, SourceMeter};
+use crate::flow::payload::Payloads;
 use crate::flow::state::Restored;
+use crate::ingest::decoding::{Decoding, default_decoders};
 use crate::ingest::feed::{BRIDGE_BATCHES, Crossing, Gather, Pace, Safe, feed};
 use crate::ingest::intake::{Inflow, Intake};
 use crate::ingest::journal::{Handle, Keeper, Reader, Recovered};
+use crate::ingest::keys::KeyNumbers;
 use crate::ingest::slices::Slices;
 use crate::ingest::watermark::Watermarks;
 use crate::ingest::{ArrivalClock, SourceContext};
@@ -76,6 +79,7 @@ impl Prepared {
             disk: options.disk.clone(),
         };
         let (epoch, gather, slices) = (plan.epoch, gather(&plan, options), plan.merges());
+        let host_clock = options.live && plan.sources.iter().all(|source| !source.spec.has_own_clock());
         let keeps = options.state == State::Keep;
         let mut launching = Launching {
             pipeline: plan.name.clone(),
@@ -84,6 +88,7 @@ impl Prepared {
             slices: slices.then(Slices::default),
             memory_bytes: plan.memory / plan.sources.len().max(1) as u64 / 2,
             epoch,
+            host_clock,
             options,
             runtime,
             shared,
@@ -148,6 +153,8 @@ struct Launching<'a> {
     slices: Option<Slices>,
     memory_bytes: u64,
     epoch: crate::flow::time::Span,
+    /// Arrival times are this host's: no recording's, and no simulation's.
+    host_clock: bool,
     options: &'a Options,
     runtime: &'a Runtime,
     shared: Shared,
@@ -167,14 +174,15 @@ impl Launching<'_> {
     /// From the sinks to the sources, so that nobody sends to a stage that is not there.
     fn threads(&mut self, plan: Plan) -> Result<(), LaunchError> {
         let (operators_at, sinks_at) = (plan.sources.len(), plan.sources.len() + plan.operators.len());
+        let keys: Vec<Vec<String>> = (0..operators_at).map(|source| plan.keys(source).to_vec()).collect();
         for (index, sink) in plan.sinks.into_iter().enumerate() {
             self.sink(sinks_at + index, sink)?;
         }
         for (index, operator) in plan.operators.into_iter().enumerate().rev() {
             self.operator(operators_at + index, operator)?;
         }
-        for (index, source) in plan.sources.into_iter().enumerate() {
-            self.source(index, source)?;
+        for (index, (source, keys)) in plan.sources.into_iter().zip(keys).enumerate() {
+            self.source(index, source, &keys)?;
         }
         Ok(())
     }
@@ -215,7 +223,7 @@ impl Launching<'_> {
             epoch_every: self.epoch,
         };
         let latency = self.shared.latency.clone();
-        let (written, reached) = probe(latency, self.arrivals.clone(), sink.input.time, self.options.live);
+        let (written, reached) = probe(latency, self.arrivals.clone(), sink.input.time, self.host_clock);
         let running = SinkStage {
             name: sink.name.text.clone(),
             health: self.shared.health.clone(),
@@ -257,43 +265,62 @@ impl Launching<'_> {
         })
     }
 
-    fn source(&mut self, stage: usize, source: PlannedSource) -> Result<(), LaunchError> {
+    fn source(&mut self, stage: usize, source: PlannedSource, keys: &[String]) -> Result<(), LaunchError> {
         let name = source.name.text.clone();
         let meter = self.stages[stage].source.clone().expect("the first stages are sources");
-        let arrivals = self.arrivals.clone();
+        let (took, observer) = observe(self.arrivals.clone(), self.host_clock);
         let (keeps, reporter) = (self.keeps, self.reporter(stage));
         let keep = move |epoch, state, last| {
             let left = crate::engine::stage::Left { last, ..Default::default() };
             if keeps { reporter.report(epoch, left, Some(state)) } else { Ok(()) }
         };
+        let decoders = source.decoders.unwrap_or_else(default_decoders);
+        let decoders = (0..decoders).map(|_| source.decoder.build(&source.columns)).collect();
+        let (decoding, threads) = Decoding::of(decoders);
+        for (thread, number) in threads.into_iter().zip(1..) {
+            self.crew.spawn(&format!("{name} (decoder {number})"), move || {
+                thread.run();
+                Ok(())
+            })?;
+        }
+        let (emptied_sender, emptied) = bounded(BRIDGE_BATCHES);
         let intake = Intake {
             name: name.clone(),
-            decoder: source.decoder.build(&source.columns),
+            decoding,
             time: source.output.time,
+            keys: KeyNumbers::new(&source.output.columns, keys),
             watermarks: Watermarks::new(source.time.out_of_orderness, source.time.idle_after, source.time.max_future),
             max_future: source.time.max_future,
             on_error: source.on_error,
             meter: meter.clone(),
             stage: self.wiring.meters[stage].clone(),
-            observer: Box::new(move |at, arrival| remember(&arrivals, at, arrival)),
+            took: Box::new(took),
+            observer: Box::new(observer),
             keep: Box::new(keep),
             slices: self.slices,
             taken: 0,
             before: self.first_epoch()..self.recovery.as_ref().map_or(Epoch(0), |recovery| recovery.begins[stage]),
+            emptied: emptied_sender,
             outbox: self.wiring.outbox(stage, self.rows_max),
         };
         let restored = self.known[stage].state.source;
-        let inflow = self.inflow(stage, source, &meter)?;
+        let inflow = self.inflow(stage, source, &meter, emptied)?;
         self.crew.spawn(&name, move || Ok(intake.run(inflow, restored)?))?;
         Ok(())
     }
 
     /// Starts the feed, and the keeper of its journal where there is one.
-    fn inflow(&mut self, stage: usize, source: PlannedSource, meter: &Arc<SourceMeter>) -> Result<Inflow, LaunchError> {
+    fn inflow(
+        &mut self,
+        stage: usize,
+        source: PlannedSource,
+        meter: &Arc<SourceMeter>,
+        emptied: Receiver<Payloads>,
+    ) -> Result<Inflow, LaunchError> {
         let batch = (self.gather.payloads_max, self.gather.bytes_max);
         let (bridge, crossings) = mpsc::channel(BRIDGE_BATCHES);
         let Some(recovery) = &self.recovery else {
-            self.feed(source, None, bridge, (Epoch(0), Safe::Taken), meter);
+            self.feed(source, None, (bridge, emptied), (Epoch(0), Safe::Taken), meter);
             return Ok(Inflow::Bridge(crossings));
         };
         let (settings, recovered) = recovery.journals[stage].clone();
@@ -315,7 +342,7 @@ impl Launching<'_> {
         self.known[stage].journal = Some((handle, settings.keep));
         let runtime = self.runtime.handle().clone();
         self.crew.spawn(&name, move || Ok(keeper.run(crossings, &runtime)?))?;
-        self.feed(source, Some(&recovered), bridge, (epoch, Safe::Journaled(safe)), meter);
+        self.feed(source, Some(&recovered), (bridge, emptied), (epoch, Safe::Journaled(safe)), meter);
         Ok(Inflow::Journal(reader))
     }
 
@@ -323,7 +350,7 @@ impl Launching<'_> {
         &mut self,
         source: PlannedSource,
         recovered: Option<&Recovered>,
-        bridge: mpsc::Sender<Crossing>,
+        bridge: (mpsc::Sender<Crossing>, Receiver<Payloads>),
         (epoch, safe): (Epoch, Safe),
         meter: &Arc<SourceMeter>,
     ) {

@@ -27,7 +27,7 @@ use crate::telemetry::{Health, Latency};
 
 pub use launch::Prepared;
 pub use recovery::{LaunchError, Resets};
-pub use supervise::{Outcome, Running};
+pub use supervise::{Outcome, Running, ThreadUse};
 
 /// What a run does with the state folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

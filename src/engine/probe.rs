@@ -1,7 +1,7 @@
 //! How long results take, measured a batch at a time.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
@@ -17,7 +17,7 @@ pub(crate) type Arrivals = Arc<Mutex<VecDeque<(Timestamp, Timestamp)>>>;
 /// How many watermarks back an arrival can be told.
 const ARRIVALS_MAX: usize = 4_096;
 
-pub(crate) fn remember(arrivals: &Arrivals, at: Timestamp, arrival: Timestamp) {
+fn remember(arrivals: &Arrivals, at: Timestamp, arrival: Timestamp) {
     let mut arrivals = arrivals.lock().unwrap_or_else(PoisonError::into_inner);
     if arrivals.len() == ARRIVALS_MAX {
         arrivals.pop_front();
@@ -25,24 +25,48 @@ pub(crate) fn remember(arrivals: &Arrivals, at: Timestamp, arrival: Timestamp) {
     arrivals.push_back((at, arrival));
 }
 
+fn now() -> Timestamp {
+    Timestamp::from_micros(jiff::Timestamp::now().as_microsecond())
+}
+
+/// What an intake is to call when it takes something from the feed, and at each watermark. Remembered is the arrival of
+/// the payload that raised the watermark; where the arrival clock is not this `host`'s, when that payload was taken.
+pub(crate) fn observe(
+    arrivals: Arrivals,
+    host: bool,
+) -> (impl FnMut() + Send, impl FnMut(Timestamp, Timestamp) + Send) {
+    // Both closures are called by the intake's thread.
+    let taken = Arc::new(AtomicI64::new(i64::MIN));
+    let last = taken.clone();
+    let took = move || {
+        if !host {
+            taken.store(now().micros(), Relaxed);
+        }
+    };
+    let raised = move |at: Timestamp, arrival: Timestamp| {
+        let from = if host { arrival } else { Timestamp::from_micros(last.load(Relaxed)) };
+        remember(&arrivals, at, from);
+    };
+    (took, raised)
+}
+
 /// Measures, a batch at a time, how long results take: from their event time, and from the arrival of the payload whose
-/// watermark let them go. Only where the arrival clock is this host's.
+/// watermark let them go; where the arrival clock is not this `host`'s, from the taking of that payload alone.
 pub(crate) fn probe(
     latency: Arc<Latency>,
     arrivals: Arrivals,
     time: usize,
-    live: bool,
+    host: bool,
 ) -> (impl FnMut(&RecordBatch) + Send, impl FnMut(Timestamp) + Send) {
-    let now = || Timestamp::from_micros(jiff::Timestamp::now().as_microsecond());
     // Rows since the last watermark: both closures are called by the sink's thread.
     let pending = Arc::new(AtomicU64::new(0));
     let (rows, by_event) = (pending.clone(), latency.clone());
     let written = move |batch: &RecordBatch| {
+        let count = batch.num_rows() as u64;
+        rows.fetch_add(count, Relaxed);
         let times = batch.column(time).as_primitive::<TimestampMicrosecondType>();
-        if live && let Some(newest) = times.values().iter().max() {
-            let count = batch.num_rows() as u64;
+        if host && let Some(newest) = times.values().iter().max() {
             by_event.event_to_emit.record(now().since(Timestamp::from_micros(*newest)), count);
-            rows.fetch_add(count, Relaxed);
         }
     };
     let reached = move |at: Timestamp| {
@@ -51,8 +75,9 @@ pub(crate) fn probe(
             return;
         }
         let arrivals = arrivals.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, arrival)) = arrivals.iter().rev().find(|(watermark, _)| *watermark == at) {
-            latency.arrival_to_emit.record(now().since(*arrival), count);
+        if let Some((_, from)) = arrivals.iter().rev().find(|(watermark, _)| *watermark == at) {
+            let recorder = if host { &latency.arrival_to_emit } else { &latency.taken_to_written };
+            recorder.record(now().since(*from), count);
         }
     };
     (written, reached)

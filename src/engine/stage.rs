@@ -135,6 +135,7 @@ pub fn run_operator(
             Message::Watermark(at) => operator.advance(at, &mut outbox)?,
             Message::Mark(_) => (),
             Message::Barrier(epoch) | Message::Stop(epoch) | Message::End(epoch) => {
+                operator.flush(&mut outbox)?;
                 let parts = if checkpoint.wanted() { operator.snapshot()? } else { Vec::new() };
                 checkpoint.save(epoch, Left { parts, last, ..Left::default() })?;
             }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::account::{Account, Counted};
 use crate::engine::checkpoint::StateFolder;
 use crate::engine::stage::StageError;
+use crate::telemetry::process;
 
 /// Everything that runs for a pipeline, and where it says that it has ended.
 pub(crate) struct Crew {
@@ -20,7 +21,10 @@ pub(crate) struct Crew {
     ended: (Sender<Report>, Receiver<Report>),
 }
 
-type Report = (usize, Result<(), StageError>);
+type Report = (usize, Result<(), StageError>, Option<Used>);
+
+/// How long a thread lived, and the processor time that it took.
+type Used = (Duration, Duration);
 
 impl Default for Crew {
     fn default() -> Self {
@@ -33,6 +37,7 @@ struct Ending {
     index: usize,
     ended: Sender<Report>,
     result: Option<Result<(), StageError>>,
+    used: Option<Used>,
 }
 
 impl Ending {
@@ -45,14 +50,14 @@ impl Drop for Ending {
     fn drop(&mut self) {
         let result = self.result.take().unwrap_or_else(|| Err(StageError::Panicked("it was dropped".to_owned())));
         // Nobody listens once the run is given up.
-        drop(self.ended.send((self.index, result)));
+        drop(self.ended.send((self.index, result, self.used)));
     }
 }
 
 impl Crew {
     fn enlist(&mut self, name: &str) -> Ending {
         self.names.push(name.to_owned());
-        Ending { index: self.names.len() - 1, ended: self.ended.0.clone(), result: None }
+        Ending { index: self.names.len() - 1, ended: self.ended.0.clone(), result: None, used: None }
     }
 
     /// Starts a stage's thread.
@@ -61,10 +66,12 @@ impl Crew {
         name: &str,
         run: impl FnOnce() -> Result<(), StageError> + Send + 'static,
     ) -> std::io::Result<()> {
-        let ending = self.enlist(name);
+        let mut ending = self.enlist(name);
         let thread = thread::Builder::new().name(name.to_owned());
         thread.spawn(move || {
+            let began = Instant::now();
             let result = catch_unwind(AssertUnwindSafe(run));
+            ending.used = Some((began.elapsed(), process::thread_cpu()));
             ending.with(result.unwrap_or_else(|panic| Err(StageError::Panicked(text_of(&*panic)))));
         })?;
         Ok(())
@@ -107,6 +114,19 @@ pub struct Outcome {
     pub failure: Option<String>,
     /// The stages that had not ended when the time of a stop was over, or a failure had spread: none in a run that is well.
     pub busy: Vec<String>,
+    /// The threads that have ended.
+    pub threads: Vec<ThreadUse>,
+}
+
+/// What a thread of a run took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ThreadUse {
+    /// Its name: the stage's, or what it does for one.
+    pub name: String,
+    /// How long it lived.
+    pub lived: Duration,
+    /// Its processor time.
+    pub cpu: Duration,
 }
 
 /// How often a stop looks whether its time is over.
@@ -137,6 +157,7 @@ impl Running {
     /// Waits until every stage has ended, or the time that a stop may take is over.
     pub fn wait(self) -> Outcome {
         let mut busy: Vec<bool> = vec![true; self.crew.names.len()];
+        let mut threads = Vec::new();
         let (mut failure, mut severed) = (None, false);
         let mut stopped_at: Option<Instant> = None;
         while busy.contains(&true) {
@@ -144,8 +165,10 @@ impl Running {
             if stopped_at.is_some_and(|at| at.elapsed() > self.drain_max) {
                 break;
             }
-            let Ok((index, result)) = self.crew.ended.1.recv_timeout(LOOK_EVERY) else { continue };
+            let Ok((index, result, used)) = self.crew.ended.1.recv_timeout(LOOK_EVERY) else { continue };
             busy[index] = false;
+            let name = || self.crew.names[index].clone();
+            threads.extend(used.map(|(lived, cpu)| ThreadUse { name: name(), lived, cpu }));
             match result {
                 Ok(()) => (),
                 Err(StageError::Severed(_)) => severed = true,
@@ -161,7 +184,7 @@ impl Running {
             }
         }
         let still = self.crew.names.iter().zip(busy).filter(|(_, busy)| *busy).map(|(name, _)| name.clone()).collect();
-        self.outcome(failure, severed, still)
+        Outcome { threads, ..self.outcome(failure, severed, still) }
     }
 
     fn outcome(self, failure: Option<String>, severed: bool, busy: Vec<String>) -> Outcome {
@@ -177,6 +200,6 @@ impl Running {
             failure.or(late).or_else(|| severed.then(|| "a stage stopped early, and none said why".to_owned()));
         let account = Account::take(&self.pipeline, &self.stages, failure.is_none());
         let unbalanced = (!account.faults.is_empty()).then(|| "the account does not add up".to_owned());
-        Outcome { failure: failure.or(unbalanced), account, busy }
+        Outcome { failure: failure.or(unbalanced), account, busy, threads: Vec::new() }
     }
 }

@@ -55,6 +55,12 @@ impl Scalar {
         let value = self.running.evaluate(batch).and_then(|value| value.into_array(batch.num_rows()));
         value.map_err(|error| arrow_error(&self.text, &error))
     }
+
+    /// Whether another gives the same values, over columns of the same schema.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        *self.running == *other.running
+    }
 }
 
 /// Reads an expression over the columns of `schema`. Text is plain UTF-8, times are microseconds in UTC, whatever the

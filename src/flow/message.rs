@@ -1,7 +1,6 @@
 //! The one thing that flows between stages.
 
-use arrow::array::RecordBatch;
-
+use crate::flow::batch::Batch;
 use crate::flow::time::Timestamp;
 
 /// What a stage receives and sends, in order.
@@ -14,7 +13,7 @@ use crate::flow::time::Timestamp;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Message {
     /// Rows, at least one.
-    Batch(RecordBatch),
+    Batch(Batch),
     /// Event time has reached this point: no earlier row is expected any more.
     Watermark(Timestamp),
     /// Ends a slice of the stream: where streams meet, their slices go in the order of their marks.

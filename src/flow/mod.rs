@@ -1,5 +1,6 @@
 //! What flows between stages, and the pipes that it flows through. This folder knows no other.
 
+pub mod batch;
 pub mod inbox;
 pub mod message;
 pub mod meter;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use arrow::array::RecordBatch;
 use crossbeam_channel::{Sender, TrySendError};
 
+use crate::flow::batch::Batch;
 use crate::flow::message::{Message, Severed};
 use crate::flow::meter::{Meter, PORTS};
 
@@ -22,10 +22,10 @@ pub enum Port {
 pub trait Emit {
     /// Passes rows on. Blocks while downstream is full: that is the backpressure. Batches without rows
     /// are passed over.
-    fn emit_to(&mut self, port: Port, batch: RecordBatch) -> Result<(), Severed>;
+    fn emit_to(&mut self, port: Port, batch: Batch) -> Result<(), Severed>;
 
     /// Passes rows on at the main output.
-    fn emit(&mut self, batch: RecordBatch) -> Result<(), Severed> {
+    fn emit(&mut self, batch: Batch) -> Result<(), Severed> {
         self.emit_to(Port::Main, batch)
     }
 }
@@ -64,14 +64,14 @@ impl Outbox {
             Ok(()) => Ok(()),
             Err(TrySendError::Disconnected(_)) => Err(Severed),
             Err(TrySendError::Full(message)) => {
-                Meter::timed(&self.meter.blocked_ns, || output.send(message)).map_err(|_| Severed)
+                Meter::timed(&self.meter.blocked_ns, || output.send(message).map_err(|_| Severed))
             }
         }
     }
 }
 
 impl Emit for Outbox {
-    fn emit_to(&mut self, port: Port, batch: RecordBatch) -> Result<(), Severed> {
+    fn emit_to(&mut self, port: Port, batch: Batch) -> Result<(), Severed> {
         let mut start = 0;
         while start < batch.num_rows() {
             let len = self.rows_max.min(batch.num_rows() - start);
@@ -89,10 +89,10 @@ impl Emit for Outbox {
 }
 
 /// For tests: what an operator emitted, with the port it went to.
-impl Emit for Vec<(Port, RecordBatch)> {
-    fn emit_to(&mut self, port: Port, batch: RecordBatch) -> Result<(), Severed> {
+impl Emit for Vec<(Port, arrow::array::RecordBatch)> {
+    fn emit_to(&mut self, port: Port, batch: Batch) -> Result<(), Severed> {
         if batch.num_rows() > 0 {
-            self.push((port, batch));
+            self.push((port, batch.into_rows()));
         }
         Ok(())
     }

@@ -13,10 +13,19 @@ pub struct Payloads {
 
 #[derive(Debug, Clone, Copy)]
 struct Record {
-    topic: (usize, usize),
-    body: (usize, usize),
+    topic: Place,
+    body: Place,
     arrival: Timestamp,
     delivery: Delivery,
+}
+
+/// A stretch of the buffer: its start and end.
+type Place = (u32, u32);
+
+/// Room in 32 bits keeps records small: a batch is bounded far below.
+fn place(start: usize, end: usize) -> Place {
+    let narrow = |at: usize| u32::try_from(at).expect("a batch of payloads is smaller than 4 GiB");
+    (narrow(start), narrow(end))
 }
 
 /// What the transport said of a payload.
@@ -86,12 +95,24 @@ impl Payloads {
     /// Adds one. A topic equal to the one before is kept once.
     pub fn push(&mut self, topic: &[u8], body: &[u8], arrival: Timestamp, delivery: Delivery) {
         let last = self.records.last().map(|record| record.topic);
-        let topic = match last.filter(|&(start, end)| &self.bytes[start..end] == topic) {
+        let topic = match last.filter(|place| self.at(*place) == topic) {
             Some(place) => place,
             None => self.keep(topic),
         };
         let body = self.keep(body);
         self.records.push(Record { topic, body, arrival, delivery });
+    }
+
+    /// Takes a buffer with bodies in it as it is, and gives its own, emptied: for the first payloads of a batch, which are
+    /// then not copied. They are of one topic, and nobody knows when they arrived. `bodies` are stretches of `bytes`.
+    pub fn adopt(&mut self, topic: &[u8], bytes: &mut Vec<u8>, bodies: &[(usize, usize)]) {
+        assert!(self.is_empty(), "a buffer is adopted whole");
+        std::mem::swap(&mut self.bytes, bytes);
+        bytes.clear();
+        let topic = self.keep(topic);
+        let (arrival, delivery) = (Timestamp::START, Delivery::default());
+        let record = |(start, end): &(usize, usize)| Record { topic, body: place(*start, *end), arrival, delivery };
+        self.records.extend(bodies.iter().map(record));
     }
 
     /// Gives the last one its user properties.
@@ -102,12 +123,14 @@ impl Payloads {
         }
     }
 
-    /// Adds all of another's.
+    /// Adds all of another's: its buffer as a whole, and where they stand in it.
     pub fn append(&mut self, other: &Self) {
-        for payload in other.iter() {
-            self.push(payload.topic, payload.body, payload.arrival, payload.delivery);
-            self.set_properties(payload.properties.to_vec());
-        }
+        let (shift, before) = (self.bytes.len(), self.records.len());
+        let moved = |(start, end): Place| place(start as usize + shift, end as usize + shift);
+        self.bytes.extend_from_slice(&other.bytes);
+        let records = other.records.iter();
+        self.records.extend(records.map(|of| Record { topic: moved(of.topic), body: moved(of.body), ..*of }));
+        self.properties.extend(other.properties.iter().map(|(index, pairs)| (before + index, pairs.clone())));
     }
 
     /// Keeps those before `index`, and gives the others.
@@ -128,27 +151,97 @@ impl Payloads {
         self.records.iter_mut().for_each(|record| record.arrival = raise(record.arrival));
     }
 
-    fn keep(&mut self, bytes: &[u8]) -> (usize, usize) {
+    fn keep(&mut self, bytes: &[u8]) -> Place {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(bytes);
-        (start, self.bytes.len())
+        place(start, self.bytes.len())
+    }
+
+    fn at(&self, (start, end): Place) -> &[u8] {
+        &self.bytes[start as usize..end as usize]
+    }
+
+    /// The whole buffer, with what stands between the bodies.
+    pub fn buffer(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Bytes of the bodies from `index` on.
+    pub fn body_bytes(&self, index: usize) -> u64 {
+        self.records[index..].iter().map(|record| u64::from(record.body.1 - record.body.0)).sum()
     }
 
     /// The one at `index`.
     pub fn get(&self, index: usize) -> Payload<'_> {
         let record = &self.records[index];
-        let properties = self.properties.binary_search_by_key(&index, |(at, _)| *at);
+        let properties = match self.properties.as_slice() {
+            [] => Err(0),
+            some => some.binary_search_by_key(&index, |(at, _)| *at),
+        };
         Payload {
-            topic: &self.bytes[record.topic.0..record.topic.1],
-            body: &self.bytes[record.body.0..record.body.1],
+            topic: self.at(record.topic),
+            body: self.at(record.body),
             arrival: record.arrival,
             delivery: record.delivery,
             properties: properties.map_or(&[], |found| &self.properties[found].1),
         }
     }
 
+    /// When the one at `index` arrived.
+    pub fn arrival(&self, index: usize) -> Timestamp {
+        self.records[index].arrival
+    }
+
+    /// What the transport said of each, in order.
+    pub fn deliveries(&self) -> impl Iterator<Item = Delivery> {
+        self.records.iter().map(|record| record.delivery)
+    }
+
     /// All, in order.
     pub fn iter(&self) -> impl Iterator<Item = Payload<'_>> {
         (0..self.len()).map(|index| self.get(index))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Parts = (Vec<u8>, Vec<u8>, i64, u16, Vec<(String, String)>);
+
+    fn parts(payloads: &Payloads) -> Vec<Parts> {
+        let part = |payload: Payload<'_>| {
+            let (topic, body) = (payload.topic.to_vec(), payload.body.to_vec());
+            (topic, body, payload.arrival.micros(), payload.delivery.packet_id, payload.properties.to_vec())
+        };
+        payloads.iter().map(part).collect()
+    }
+
+    fn payloads(of: &[(&str, &str, Option<&str>)]) -> Payloads {
+        let mut payloads = Payloads::default();
+        for (index, (topic, body, property)) in of.iter().enumerate() {
+            let delivery = Delivery { qos: 1, packet_id: index as u16 + 7, ..Delivery::default() };
+            payloads.push(topic.as_bytes(), body.as_bytes(), Timestamp::from_micros(index as i64), delivery);
+            payloads.set_properties(property.map(|text| ("p".to_owned(), text.to_owned())).into_iter().collect());
+        }
+        payloads
+    }
+
+    #[test]
+    fn what_is_appended_stands_behind_unchanged() {
+        let first = [("a", "one", None), ("a", "", Some("x")), ("b/c", "three", None)];
+        let second = [("b/c", "four", Some("y")), ("", "five", None), ("", "six", Some("z"))];
+        let mut adopted = Payloads::default();
+        adopted.adopt(b"t", &mut b"[12]34".to_vec(), &[(1, 3), (4, 6)]);
+        for others in [payloads(&second), payloads(&[]), adopted] {
+            for before in [payloads(&first), payloads(&[]), others.clone()] {
+                let expected = [parts(&before), parts(&others)].concat();
+                let mut all = before;
+                all.append(&others);
+                assert_eq!(parts(&all), expected);
+                let ids: Vec<u16> = all.deliveries().map(|delivery| delivery.packet_id).collect();
+                assert_eq!(ids, expected.iter().map(|(.., id, _)| *id).collect::<Vec<_>>());
+            }
+        }
     }
 }

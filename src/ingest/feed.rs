@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use crossbeam_channel::Receiver;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
@@ -107,13 +108,13 @@ pub async fn feed(
     spec: &dyn SourceSpec,
     context: SourceContext,
     gather: Gather,
-    bridge: mpsc::Sender<Crossing>,
+    (bridge, emptied): (mpsc::Sender<Crossing>, Receiver<Payloads>),
     (mut epoch, mut pace): (Epoch, watch::Receiver<Pace>),
     safe: Safe,
 ) -> Result<(), FeedError> {
     let (door, mut news) = (bridge.clone(), safe.news());
     let mut link = Link { spec, context, source: None, opening: None, given: 0, lost: 0 };
-    let mut gathered = Gathered::new(gather, bridge, safe);
+    let mut gathered = Gathered::new(gather, (bridge, emptied), safe);
     let mut ticks = interval(gather.tick_every.unwrap_or(PAUSE.1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut connections = None;
@@ -229,6 +230,8 @@ struct Gathered {
     due: Instant,
     gather: Gather,
     bridge: mpsc::Sender<Crossing>,
+    /// Payloads that are done with: their room is used again.
+    emptied: Receiver<Payloads>,
     /// What crosses next. The source is not read while anything waits here: that is the backpressure.
     outgoing: VecDeque<Crossing>,
     safe: Safe,
@@ -238,12 +241,13 @@ struct Gathered {
 }
 
 impl Gathered {
-    fn new(gather: Gather, bridge: mpsc::Sender<Crossing>, safe: Safe) -> Self {
+    fn new(gather: Gather, (bridge, emptied): (mpsc::Sender<Crossing>, Receiver<Payloads>), safe: Safe) -> Self {
         Self {
             payloads: Payloads::default(),
             due: Instant::now(),
             gather,
             bridge,
+            emptied,
             outgoing: VecDeque::new(),
             safe,
             crossed: 0,
@@ -268,7 +272,8 @@ impl Gathered {
     fn flush(&mut self) {
         if !self.payloads.is_empty() {
             self.crossed += self.payloads.len() as u64;
-            self.outgoing.push_back(Crossing::Payloads(std::mem::take(&mut self.payloads)));
+            let room = self.emptied.try_recv().unwrap_or_default();
+            self.outgoing.push_back(Crossing::Payloads(std::mem::replace(&mut self.payloads, room)));
         }
     }
 

@@ -15,10 +15,12 @@ use crate::flow::topic::Topics;
 use crate::ingest::journal::Redelivery;
 
 mod dead_letters;
+pub mod decoding;
 pub mod feed;
 pub mod fleet;
 pub mod intake;
 pub mod journal;
+pub mod keys;
 pub mod mqtt;
 pub mod recording;
 pub mod silent;

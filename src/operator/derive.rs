@@ -7,6 +7,7 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 
 use crate::component::{Fault, Kind, Name, Setting, Settings};
 use crate::expr::{self, Scalar};
+use crate::flow::batch::Batch;
 use crate::flow::outbox::Emit;
 use crate::flow::schema::StreamSchema;
 use crate::operator::{Bound, Operator, OperatorError, OperatorSpec};
@@ -113,13 +114,13 @@ struct Derive {
 }
 
 impl Operator for Derive {
-    fn process(&mut self, batch: RecordBatch, out: &mut dyn Emit) -> Result<(), OperatorError> {
+    fn process(&mut self, batch: Batch, out: &mut dyn Emit) -> Result<(), OperatorError> {
         let column = |from: &From| match from {
             From::Input(index) => Ok(batch.column(*index).clone()),
             From::Expression(scalar) => scalar.evaluate(&batch),
         };
         let columns: Vec<ArrayRef> = self.from.iter().map(column).collect::<Result<_, _>>()?;
-        Ok(out.emit(RecordBatch::try_new(self.columns.clone(), columns)?)?)
+        Ok(out.emit(batch.with_columns(RecordBatch::try_new(self.columns.clone(), columns)?))?)
     }
 }
 
@@ -165,7 +166,7 @@ mod tests {
             Arc::new(Int64Array::from(vec![None, Some(10)])),
         ];
         let mut out: Vec<(Port, RecordBatch)> = Vec::new();
-        operator.process(RecordBatch::try_new(schema().columns, columns).unwrap(), &mut out).unwrap();
+        operator.process(RecordBatch::try_new(schema().columns, columns).unwrap().into(), &mut out).unwrap();
         let batch = &out[0].1;
         assert_eq!(batch.schema(), output.columns);
         // Every expression reads the row as it came: `half` is of the old `n`.

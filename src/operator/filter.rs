@@ -1,11 +1,10 @@
 //! The `filter` operator: rows for which a condition is true go on.
 
-use arrow::array::RecordBatch;
 use arrow::array::cast::AsArray;
-use arrow::compute::filter_record_batch;
 
 use crate::component::{Fault, Kind, Name};
 use crate::expr::{self, Scalar};
+use crate::flow::batch::Batch;
 use crate::flow::outbox::Emit;
 use crate::flow::schema::StreamSchema;
 use crate::operator::{Bound, Operator, OperatorError, OperatorSpec};
@@ -40,14 +39,14 @@ struct Filter {
 }
 
 impl Operator for Filter {
-    fn process(&mut self, batch: RecordBatch, out: &mut dyn Emit) -> Result<(), OperatorError> {
+    fn process(&mut self, batch: Batch, out: &mut dyn Emit) -> Result<(), OperatorError> {
         let verdict = self.condition.evaluate(&batch)?;
         let verdict = verdict.as_boolean();
         // A condition that is null is not true.
         match verdict.true_count() {
             0 => Ok(()),
             all if all == batch.num_rows() => Ok(out.emit(batch)?),
-            _ => Ok(out.emit(filter_record_batch(&batch, verdict)?)?),
+            _ => Ok(out.emit(batch.filter(verdict)?)?),
         }
     }
 }
@@ -57,7 +56,7 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::array::types::Int64Type;
-    use arrow::array::{BooleanArray, Int64Array, TimestampMicrosecondArray};
+    use arrow::array::{BooleanArray, Int64Array, RecordBatch, TimestampMicrosecondArray};
     use arrow::datatypes::{DataType, Field, Schema};
 
     use super::*;
@@ -89,7 +88,7 @@ mod tests {
         ];
         let mut out: Vec<(Port, RecordBatch)> = Vec::new();
         let mut operator = bind(condition).unwrap().operator;
-        operator.process(RecordBatch::try_new(schema().columns, columns).unwrap(), &mut out).unwrap();
+        operator.process(RecordBatch::try_new(schema().columns, columns).unwrap().into(), &mut out).unwrap();
         out.iter().map(|(_, batch)| batch.column(1).as_primitive::<Int64Type>().values().to_vec()).collect()
     }
 

@@ -1,9 +1,9 @@
 //! Steps between source and sink: rows to rows.
 
-use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 
 use crate::component::{Fault, Kind};
+use crate::flow::batch::Batch;
 use crate::flow::message::Severed;
 use crate::flow::outbox::Emit;
 use crate::flow::schema::StreamSchema;
@@ -20,14 +20,21 @@ pub mod window;
 /// Every kind of operator.
 pub static OPERATORS: &[Kind<dyn OperatorSpec>] = &[filter::KIND, derive::KIND, dedupe::KIND, window::KIND];
 
-/// A synchronous step. One thread owns it; it knows no channel, thread, clock, lock or counter.
+/// A synchronous step. One thread owns it; it knows no channel, clock, lock or counter of the pipeline, and no thread but
+/// its own workers.
 pub trait Operator: Send {
     /// Takes one batch, and emits any number.
-    fn process(&mut self, batch: RecordBatch, out: &mut dyn Emit) -> Result<(), OperatorError>;
+    fn process(&mut self, batch: Batch, out: &mut dyn Emit) -> Result<(), OperatorError>;
 
     /// Event time has reached `watermark`. The stage passes the watermark on after this.
     fn advance(&mut self, watermark: Timestamp, out: &mut dyn Emit) -> Result<(), OperatorError> {
         let _ = (watermark, out);
+        Ok(())
+    }
+
+    /// Emits what is still under way: an epoch is over. Called before every snapshot.
+    fn flush(&mut self, out: &mut dyn Emit) -> Result<(), OperatorError> {
+        let _ = out;
         Ok(())
     }
 
@@ -53,6 +60,11 @@ pub trait OperatorSpec: std::fmt::Debug + Send + Sync {
     /// Whether it gathers rows by key, so that it must see all rows of a key.
     fn gathers(&self) -> bool {
         false
+    }
+
+    /// The columns by which it groups rows, in order: worth numbers from the source (see [`Batch`]).
+    fn groups_by(&self) -> Vec<String> {
+        Vec::new()
     }
 }
 
@@ -86,6 +98,9 @@ pub enum OperatorError {
     /// A declared limit was reached, and the pipeline file says to stop.
     #[error("{0}")]
     Limit(String),
+    /// A worker cannot be started.
+    #[error("cannot start a worker")]
+    Thread(#[source] std::io::Error),
     /// State was given to an operator that keeps none, or that is not its own.
     #[error("the checkpoint has state that this operator cannot take")]
     Stateless,

@@ -271,13 +271,14 @@ impl Binding<'_> {
             out_of_orderness: source.time.out_of_orderness,
         };
         self.outputs[stage][0] = Some(("", output.clone()));
-        let ReadSource { name, kind, time, on_error, .. } = source;
-        Some(PlannedSource { name, kind, spec, decoder, columns, time, on_error, output })
+        let ReadSource { name, kind, time, on_error, decoders, .. } = source;
+        Some(PlannedSource { name, kind, spec, decoder, columns, time, on_error, decoders, output })
     }
 
     fn operator(&mut self, stage: usize, operator: ReadStage<dyn OperatorSpec>) -> Option<PlannedOperator> {
         let (edges, input) = self.input(stage)?;
-        match operator.spec?.bind(&input) {
+        let spec = operator.spec?;
+        match spec.bind(&input) {
             Ok(_) if operator.misspelt => None,
             Ok(Bound { output, side, operator: running, about, identity }) => {
                 self.outputs[stage] = [Some(("", output.clone())), side.clone()];
@@ -292,6 +293,7 @@ impl Binding<'_> {
                     side,
                     operator: running,
                     identity,
+                    groups_by: spec.groups_by(),
                 })
             }
             Err(wrong) => {

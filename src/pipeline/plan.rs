@@ -71,6 +71,23 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// The columns of a source by which the first operator groups rows that gets them unchanged; none where nobody does.
+    pub fn keys(&self, source: usize) -> &[String] {
+        let mut reached = vec![source];
+        for (index, operator) in self.operators.iter().enumerate() {
+            let reads = operator.inputs.iter().any(|edge| edge.port == Port::Main && reached.contains(&edge.from));
+            if reads && !operator.groups_by.is_empty() {
+                return &operator.groups_by;
+            }
+            if reads {
+                reached.push(self.sources.len() + index);
+            }
+        }
+        &[]
+    }
+}
+
 /// Where rows of a stage come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Edge {
@@ -96,6 +113,8 @@ pub struct PlannedSource {
     pub time: TimeSettings,
     /// What a payload that does not decode gets.
     pub on_error: OnError,
+    /// How many threads decode them; `None` by the number of cores.
+    pub decoders: Option<usize>,
     /// The rows.
     pub output: StreamSchema,
 }
@@ -131,6 +150,8 @@ pub struct PlannedOperator {
     pub operator: Box<dyn Operator>,
     /// What its state depends on.
     pub identity: Identity,
+    /// The columns by which it groups rows.
+    pub groups_by: Vec<String>,
 }
 
 /// `[sinks.NAME]`.

@@ -7,6 +7,7 @@ use arrow::datatypes::DataType;
 use crate::component::ByteSize;
 use crate::flow::outbox::Port;
 use crate::flow::schema::{StreamSchema, dead_letter_schema, timestamp_type};
+use crate::ingest::decoding::batches_ahead;
 use crate::ingest::feed::BRIDGE_BATCHES;
 use crate::ingest::journal::Sync;
 use crate::pipeline::plan::{Durability, Edge, Plan};
@@ -134,7 +135,8 @@ impl Plan {
         let mut total = 0;
         for source in &self.sources {
             // A batch that is gathered and one that is decoded stand beside those in the bridge.
-            let bytes = source.spec.memory_bytes() + (BRIDGE_BATCHES as u64 + 2) * self.batch_bytes;
+            let ahead = source.decoders.map_or(1, batches_ahead) as u64;
+            let bytes = source.spec.memory_bytes() + (BRIDGE_BATCHES as u64 + 1 + ahead) * self.batch_bytes;
             total += bytes;
             writeln!(f, "  {} and its bridge of {BRIDGE_BATCHES} batches: {}", source.name.text, about(bytes))?;
         }

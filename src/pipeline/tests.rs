@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema};
 
 use super::plan::{Edge, Plan};
 use super::{Registry, load_from};
 use crate::component::{Fault, Kind, Name, Settings};
+use crate::flow::batch::Batch;
 use crate::flow::outbox::{Emit, Port};
 use crate::flow::schema::{StreamSchema, timestamp_type};
 use crate::flow::time::Span;
@@ -133,7 +133,7 @@ impl OperatorSpec for Gather {
 struct Running;
 
 impl Operator for Running {
-    fn process(&mut self, _: RecordBatch, _: &mut dyn Emit) -> Result<(), OperatorError> {
+    fn process(&mut self, _: Batch, _: &mut dyn Emit) -> Result<(), OperatorError> {
         unreachable!("a check runs nothing")
     }
 }

@@ -23,6 +23,9 @@ pub struct Latency {
     pub event_to_emit: Recorder,
     /// From the arrival of a row to its emission.
     pub arrival_to_emit: Recorder,
+    /// From the taking of payloads by the intake to the writing of what they gave. Only where arrival times are not this
+    /// host's, in place of the other two: in a replay.
+    pub taken_to_written: Recorder,
 }
 
 /// One distribution, since the start of the run.

@@ -13,6 +13,7 @@ pub use crate::telemetry::latency::Latency;
 
 pub mod http;
 pub mod latency;
+pub mod process;
 pub mod text;
 
 /// Everything that can be looked at while pipelines run.

@@ -35,6 +35,7 @@ type = "mqtt"
 url = "${MQTT_URL}"
 topics = ["a/{device}"]
 client_id = "meeting-a"
+decoders = DECODERS
 clean_start = false
 session_expiry = "1h"
 
@@ -175,7 +176,9 @@ roll = { rows = 700 }
 /// The pipeline file with these bounds, its own state folder and output.
 fn pipeline(url: &str, state: &Path, out: &Path, sizes: &str) -> String {
     let text = PIPELINE.replace("${STATE}", state.to_str().unwrap()).replace("${OUT}", out.to_str().unwrap());
-    text.replace("${MQTT_URL}", url).replace("SIZES", sizes)
+    // Another number with every other sizes.
+    let decoders = 1 + sizes.len() % 3;
+    text.replace("${MQTT_URL}", url).replace("SIZES", sizes).replace("DECODERS", &decoders.to_string())
 }
 
 /// Publishes to a source until it is told to stop: rows in and out of order, late ones, some of another century, some that

@@ -28,7 +28,7 @@ type Stream = Vec<Message>;
 fn batch(number: i64) -> Message {
     let schema = Schema::new(vec![Field::new("n", DataType::Int64, false)]);
     let column = Arc::new(Int64Array::from(vec![number]));
-    Message::Batch(RecordBatch::try_new(Arc::new(schema), vec![column]).unwrap())
+    Message::Batch(RecordBatch::try_new(Arc::new(schema), vec![column]).unwrap().into())
 }
 
 /// Short enough to be read where a case fails.

@@ -6,6 +6,7 @@ use arrow::array::cast::AsArray;
 use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimestampMicrosecondType};
 use proptest::prelude::*;
+use streamgauge::flow::batch::{Batch, Keys, Space};
 use streamgauge::flow::outbox::Port;
 use streamgauge::flow::schema::{StreamSchema, timestamp_type};
 use streamgauge::flow::time::Span;
@@ -43,6 +44,19 @@ pub(crate) struct Case {
     pub(crate) idle_minutes: i64,
     /// Two key columns instead of one of text.
     pub(crate) wide_keys: bool,
+    pub(crate) numbers: Numbering,
+    /// How long groups that no window holds are remembered.
+    pub(crate) forget_after: i64,
+}
+
+/// What numbers of keys batches come with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Numbering {
+    None,
+    /// All of one giver, who never begins anew.
+    One,
+    /// Of two givers in turns, who begin anew now and then; and some batches have none.
+    Many,
 }
 
 pub(crate) fn schema(case: Case) -> StreamSchema {
@@ -69,6 +83,24 @@ pub(crate) fn batch(case: Case, rows: &[Row]) -> RecordBatch {
             .push(Arc::new(rows.iter().map(|row| row.1.map(|device| i64::from(device) - 1)).collect::<Int64Array>()));
     }
     RecordBatch::try_new(schema(case).columns, columns).unwrap()
+}
+
+/// The same with the numbers of their keys, as the batch of this index has them.
+pub(crate) fn numbered(case: Case, rows: &[Row], index: usize) -> Batch {
+    let (giver, generation) = match case.numbers {
+        Numbering::Many if index % 5 != 4 => (index as u64 % 2, index as u64 / 7),
+        Numbering::One => (0, 0),
+        Numbering::None | Numbering::Many => return batch(case, rows).into(),
+    };
+    // Other generations have other numbers.
+    let number = |row: &Row| (row.1.map_or(0, |device| u32::from(device) + 1) + generation as u32) % 300;
+    let names: &[&str] = if case.wide_keys { &["device", "site"] } else { &["device"] };
+    let keys = Keys {
+        columns: names.iter().map(|name| (*name).to_owned()).collect(),
+        space: Space { giver, generation },
+        numbers: rows.iter().map(number).collect::<Vec<u32>>().into(),
+    };
+    Batch::keyed(batch(case, rows), keys)
 }
 
 pub(crate) fn setup(case: Case) -> Setup {
@@ -99,6 +131,7 @@ pub(crate) fn setup(case: Case) -> Setup {
         late: case.late,
         groups_max: 1_000,
         overflow: Overflow::Stop,
+        forget_after: Span::from_micros(case.forget_after),
     }
 }
 
@@ -164,8 +197,11 @@ pub(crate) fn cases() -> impl Strategy<Value = Case> {
     let lates = prop_oneof![Just(Late::Set), Just(Late::Update)];
     // Rows are around 0, which is where a minute begins: without any idle time the floor comes to 0 there.
     let idle = prop_oneof![Just(0), Just(60)];
-    (kinds(), clocks, lates, 0i64..12, 0i64..6, idle, any::<bool>()).prop_map(
-        |(kind, clock, late, lateness, disorder, idle_minutes, wide_keys)| Case {
+    let numbers = prop_oneof![Just(Numbering::None), Just(Numbering::One), Just(Numbering::Many)];
+    let forget_after = prop_oneof![Just(0), 1i64..20, Just(3_600_000_000)];
+    let keys = (any::<bool>(), numbers, forget_after);
+    (kinds(), clocks, lates, 0i64..12, 0i64..6, idle, keys).prop_map(
+        |(kind, clock, late, lateness, disorder, idle_minutes, (wide_keys, numbers, forget_after))| Case {
             kind,
             clock,
             late,
@@ -173,6 +209,8 @@ pub(crate) fn cases() -> impl Strategy<Value = Case> {
             disorder,
             idle_minutes,
             wide_keys,
+            numbers,
+            forget_after,
         },
     )
 }

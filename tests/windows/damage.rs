@@ -135,7 +135,7 @@ proptest! {
         watermark in -80i64..20,
     ) {
         let mut windows = Windows::new(setup(case)).unwrap();
-        windows.process(batch(case, &rows), &mut Vec::new()).unwrap();
+        windows.process(batch(case, &rows).into(), &mut Vec::new()).unwrap();
         windows.advance(Timestamp::from_micros(watermark), &mut Vec::new()).unwrap();
         let mut store = Store::default();
         store.take(windows.snapshot().unwrap());
@@ -149,7 +149,7 @@ proptest! {
                 prop_assert!(!is_shape(&damage), "{:?} was taken", store.0);
                 // What is computed with numbers that no rows made may be an error, but no panic.
                 let mut out = Vec::new();
-                let _ = next.process(batch(case, &rows), &mut out);
+                let _ = next.process(batch(case, &rows).into(), &mut out);
                 let _ = next.advance(Timestamp::from_micros(watermark + 5), &mut out);
                 let _ = next.snapshot();
                 let _ = next.advance(Timestamp::END, &mut out);
@@ -165,7 +165,7 @@ proptest! {
         rows in streams(3),
     ) {
         let mut windows = Windows::new(setup(case)).unwrap();
-        windows.process(batch(case, &rows), &mut Vec::new()).unwrap();
+        windows.process(batch(case, &rows).into(), &mut Vec::new()).unwrap();
         let mut store = Store::default();
         store.take(windows.snapshot().unwrap());
         let restored = Windows::new(setup(other)).unwrap().restore(&store.0);

@@ -10,7 +10,7 @@ use streamgauge::flow::time::{Span, Timestamp};
 use streamgauge::operator::Operator;
 use streamgauge::operator::window::core::{Clock, Late, Setup, Windows};
 
-use crate::case::{Case, Kind, Place, Row, batch, cases, cut, read, setup, streams};
+use crate::case::{Case, Kind, Numbering, Place, Row, batch, cases, cut, numbered, read, setup, streams};
 
 /// What a checkpoint keeps: the newest rows of every part that was listed last, in its order.
 #[derive(Default)]
@@ -68,7 +68,7 @@ fn run_with(
     let mut touched = BTreeSet::new();
     for (index, rows) in cut(rows, cuts).into_iter().enumerate() {
         let emitted = out.len();
-        windows.process(batch(case, rows), &mut out).unwrap();
+        windows.process(numbered(case, rows, index), &mut out).unwrap();
         touched.extend(accepted(case, rows, &out[emitted..]).iter().filter_map(|row| pane_of(case, *row)));
         seen = seen.max(rows.iter().map(|row| row.0).max().unwrap());
         windows.advance(Timestamp::from_micros(seen - case.disorder), &mut out).unwrap();
@@ -121,6 +121,8 @@ const CASE: Case = Case {
     disorder: 0,
     idle_minutes: 60,
     wide_keys: false,
+    numbers: Numbering::None,
+    forget_after: 0,
 };
 
 proptest! {
@@ -178,14 +180,14 @@ proptest! {
 fn given(case: Case, before: &[Row], row: Row) -> (BTreeSet<String>, BTreeSet<String>) {
     let mut windows = Windows::new(setup(case)).unwrap();
     let (mut store, mut out) = (Store::default(), Vec::new());
-    windows.process(batch(case, before), &mut out).unwrap();
+    windows.process(batch(case, before).into(), &mut out).unwrap();
     let given = store.take(windows.snapshot().unwrap());
     assert_eq!(given, store.names(), "all parts are new");
     assert_eq!(store.take(windows.snapshot().unwrap()), BTreeSet::from(["clock".to_owned()]));
     let mut windows = Windows::new(setup(case)).unwrap();
     windows.restore(&store.0).unwrap();
     assert_eq!(store.take(windows.snapshot().unwrap()), BTreeSet::from(["clock".to_owned()]));
-    windows.process(batch(case, &[row]), &mut out).unwrap();
+    windows.process(batch(case, &[row]).into(), &mut out).unwrap();
     let given = store.take(windows.snapshot().unwrap());
     assert!(out.is_empty());
     (given, store.names())
@@ -219,7 +221,7 @@ const D4: u8 = 255;
 #[test]
 fn panes_before_1970_have_names_too() {
     let mut windows = Windows::new(setup(CASE)).unwrap();
-    windows.process(batch(CASE, &[(-15, None, None), (-5, None, None)]), &mut Vec::new()).unwrap();
+    windows.process(batch(CASE, &[(-15, None, None), (-5, None, None)]).into(), &mut Vec::new()).unwrap();
     let names: Vec<String> = windows.snapshot().unwrap().into_iter().map(|part| part.name).collect();
     assert_eq!(names, ["clock", "pane--20", "pane--10"]);
 }
@@ -233,7 +235,7 @@ fn there_is_state_without_rows() {
     store.take(windows.snapshot().unwrap());
     let mut windows = Windows::new(setup(CASE)).unwrap();
     windows.restore(&store.0).unwrap();
-    windows.process(batch(CASE, &[(19, None, None), (20, None, None)]), &mut out).unwrap();
+    windows.process(batch(CASE, &[(19, None, None), (20, None, None)]).into(), &mut out).unwrap();
     assert_eq!(read(CASE, &out).1, [(19, None, None)], "it is late still");
 }
 
@@ -241,15 +243,34 @@ fn there_is_state_without_rows() {
 fn groups_of_a_checkpoint_are_kept_beyond_the_bound() {
     let mut windows = Windows::new(setup(CASE)).unwrap();
     let mut out = Vec::new();
-    windows.process(batch(CASE, &[(1, Some(0), None), (2, Some(1), None)]), &mut out).unwrap();
+    windows.process(batch(CASE, &[(1, Some(0), None), (2, Some(1), None)]).into(), &mut out).unwrap();
     let mut store = Store::default();
     store.take(windows.snapshot().unwrap());
     let mut windows = Windows::new(Setup { groups_max: 1, ..setup(CASE) }).unwrap();
     windows.restore(&store.0).unwrap();
-    windows.process(batch(CASE, &[(3, Some(0), None), (4, Some(1), None)]), &mut out).unwrap();
-    let error = windows.process(batch(CASE, &[(5, Some(2), None)]), &mut out).unwrap_err();
+    windows.process(batch(CASE, &[(3, Some(0), None), (4, Some(1), None)]).into(), &mut out).unwrap();
+    let error = windows.process(batch(CASE, &[(5, Some(2), None)]).into(), &mut out).unwrap_err();
     assert_eq!(error.to_string(), "more than 1 groups at once (`max_groups`)");
     windows.advance(Timestamp::END, &mut out).unwrap();
     let counts: Vec<_> = read(CASE, &out).0.into_iter().map(|(place, numbers, _)| (place.2, numbers.0)).collect();
     assert_eq!(counts, [(Some(0), 2), (Some(1), 2)]);
+}
+
+/// A restart that closes more than the limits of the next one would: what was closed is emitted all the same.
+#[test]
+fn what_was_closed_under_other_limits_is_emitted() {
+    let kind = Kind::Grid { size: 1, slide: 1, offset: 0 };
+    let case = Case { kind, clock: Clock::Group, ..CASE };
+    let rows: [Row; 4] = [(5, None, None), (-7, Some(0), None), (5, None, None), (0, Some(0), None)];
+    // By the second run's limits the row at -7 is in a window that is closed; the third would hold it open up to 3.
+    let limits = [(10, 60), (0, 0), (10, 60)];
+    let changed = |restart: usize| {
+        let (lateness, idle_minutes) = limits[restart];
+        setup(Case { lateness, idle_minutes, ..case })
+    };
+    let steps = [(false, false), (false, true), (false, true), (false, false)];
+    let (emissions, late) = read(case, &run_with(case, &rows, &[1], &steps, changed));
+    let windows: Vec<Place> = crate::case::sorted(emissions.iter().map(|(place, ..)| *place).collect());
+    assert_eq!(windows, [(-7, -6, Some(0)), (0, 1, Some(0)), (5, 6, None)]);
+    assert_eq!((emissions.iter().map(|(_, numbers, _)| numbers.0).sum::<i64>(), late.len()), (4, 0));
 }

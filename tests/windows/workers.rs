@@ -49,7 +49,7 @@ impl Workers {
             seen = seen.max(rows.iter().map(|row| row.0).max().unwrap());
             let workers = self.0.len();
             for (worker, windows) in self.0.iter_mut().enumerate() {
-                windows.process(only(&batch, &groups, has(worker, workers)), out).unwrap();
+                windows.process(only(&batch, &groups, has(worker, workers)).into(), out).unwrap();
                 windows.advance(Timestamp::from_micros(seen - case.disorder), out).unwrap();
             }
         }

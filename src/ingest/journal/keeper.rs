@@ -15,7 +15,7 @@ use crate::flow::payload::Payloads;
 use crate::ingest::feed::{Crossing, Pace};
 use crate::ingest::journal::reader::Reader;
 use crate::ingest::journal::record::Record;
-use crate::ingest::journal::tail::{Handle, Shared};
+use crate::ingest::journal::tail::{Entry, Handle, Shared};
 use crate::ingest::journal::writer::{Stuck, Writer};
 use crate::ingest::journal::{JournalError, JournalSettings, Recovered, Sync};
 
@@ -52,11 +52,9 @@ pub struct Keeper {
     payloads: u64,
     meter: Arc<SourceMeter>,
     troubled: Troubled,
-    /// Crossings that are in the journal's memory, and not yet durable: number of the first record, and what follows.
-    group: Vec<Held>,
+    /// Crossings that are in the journal's memory, and not yet durable.
+    group: Vec<Entry>,
 }
-
-type Held = (u64, Crossing, (crate::ingest::journal::Position, u64));
 
 impl Keeper {
     /// A keeper, the reader of what it keeps, and the handle for everybody else. `batch` bounds what the reader gives at once,
@@ -179,15 +177,16 @@ impl Keeper {
     }
 
     fn hold(&mut self, first: u64, crossing: Crossing) {
-        self.group.push((first, crossing, (self.writer.position(), self.writer.next())));
+        let next = (self.writer.position(), self.writer.next());
+        self.group.push(Entry { first, crossing, next });
     }
 
     /// Makes the group durable, lets the stages have it, and the broker its acknowledgements.
     fn commit(&mut self, last: bool) -> Result<(), KeeperError> {
         // A checkpoint may not be ahead of its journal, whatever else is synced when.
-        let ends = self.group.iter().any(|(_, crossing, _)| matches!(crossing, Crossing::Barrier(_)));
+        let ends = self.group.iter().any(|entry| matches!(entry.crossing, Crossing::Barrier(_)));
         // Ticks alone are worth no sync: what follows from them is not durable before the barrier is.
-        let idle = self.group.iter().all(|(_, crossing, _)| matches!(crossing, Crossing::Tick { .. }));
+        let idle = self.group.iter().all(|entry| matches!(entry.crossing, Crossing::Tick { .. }));
         let started = Instant::now();
         if idle && !last && self.settings.sync == Sync::Group {
             self.patiently(Writer::write_only)?;
@@ -203,12 +202,12 @@ impl Keeper {
 
     fn release(&mut self) {
         let before = self.payloads;
-        for (first, crossing, next) in self.group.drain(..) {
-            if let Crossing::Payloads(payloads) = &crossing {
+        for entry in &self.group {
+            if let Crossing::Payloads(payloads) = &entry.crossing {
                 self.payloads += payloads.len() as u64;
             }
-            self.shared.push(first, crossing, next, self.settings.tail_bytes);
         }
+        self.shared.push(self.group.drain(..), self.settings.tail_bytes);
         if self.payloads > before {
             // Nobody listens once the feed has ended.
             let _ = self.safe.send(self.payloads);

@@ -12,6 +12,8 @@ use crate::ingest::journal::{JournalError, JournalSettings, Next, Position, Reco
 
 /// How much of a segment is read at once.
 const WINDOW_BYTES: usize = 1 << 20;
+/// Payloads are put together until they are such a part of a batch: what comes in larger pieces is handed on as it is.
+const GATHERED_PART: usize = 4;
 
 /// What was read.
 #[derive(Debug)]
@@ -31,8 +33,12 @@ pub struct Reader {
     /// Payloads that are given at once, and their bytes.
     batch: (usize, usize),
     holes: Vec<(Position, Position)>,
-    segment: Option<OpenSegment>,
+    segment: Option<Box<OpenSegment>>,
     properties: Vec<(String, String)>,
+    /// Taken from memory, and to be given as one.
+    taken: Vec<Entry>,
+    /// How large the last batch from disk was: payloads and bytes.
+    last: (usize, usize),
     /// The epoch after the last that was read.
     epoch: Epoch,
     /// What ended the feed was read already.
@@ -53,7 +59,8 @@ struct OpenSegment {
 
 /// What the reader does next.
 enum Step {
-    Give(Read),
+    /// What was taken from memory.
+    Give,
     /// Records before this number are on disk.
     Disk(u64),
     Over,
@@ -66,7 +73,8 @@ impl Reader {
         let epoch = recovered.epoch.map_or(Epoch(0), Epoch::next);
         let (next, holes) = ((recovered.from, recovered.number), recovered.holes.clone());
         let exhausted = recovered.exhausted;
-        Self { shared, next, batch, holes, segment: None, properties: Vec::new(), epoch, exhausted }
+        let (properties, taken, last) = (Vec::new(), Vec::new(), (0, 0));
+        Self { shared, next, batch, holes, segment: None, properties, taken, last, epoch, exhausted }
     }
 
     /// Reads a journal that nobody writes to, from where it was recovered to its end.
@@ -85,7 +93,7 @@ impl Reader {
     pub fn next(&mut self, waiting: impl Fn(&mut dyn FnMut())) -> Result<Option<Read>, JournalError> {
         loop {
             match self.step() {
-                Step::Give(read) => return Ok(Some(read)),
+                Step::Give => return Ok(Some(self.put_together())),
                 Step::Disk(until) => {
                     if let Some(read) = self.read_from_disk(until)? {
                         return Ok(Some(read));
@@ -118,7 +126,10 @@ impl Reader {
             state.entries_bytes -= bytes_of(&entry.crossing);
         }
         match state.entries.front() {
-            Some(entry) if entry.first == self.next.1 => Step::Give(self.take_from_memory(&mut state)),
+            Some(entry) if entry.first == self.next.1 => {
+                self.take_from_memory(&mut state);
+                Step::Give
+            }
             Some(entry) => Step::Disk(entry.first),
             None if self.next.1 < state.next => Step::Disk(state.next),
             None => match state.over {
@@ -129,19 +140,35 @@ impl Reader {
         }
     }
 
-    /// Takes the front, and payloads that stand behind it.
-    fn take_from_memory(&mut self, state: &mut State) -> Read {
-        let Entry { mut crossing, mut next, .. } = state.entries.pop_front().expect("there is a front");
-        state.entries_bytes -= bytes_of(&crossing);
+    /// Takes the front, and as many payloads that stand behind it as are to go with it.
+    fn take_from_memory(&mut self, state: &mut State) {
+        let (mut payloads, mut bytes) = (0, 0);
+        while let Some(entry) = state.entries.front() {
+            let Crossing::Payloads(more) = &entry.crossing else { break };
+            payloads += more.len();
+            bytes += more.len_bytes();
+            let room = payloads <= self.batch.0 / GATHERED_PART && bytes <= self.batch.1 / GATHERED_PART;
+            if !self.taken.is_empty() && !room {
+                break;
+            }
+            self.taken.extend(state.entries.pop_front());
+        }
+        if self.taken.is_empty() {
+            self.taken.extend(state.entries.pop_front());
+        }
+        state.entries_bytes -= self.taken.iter().map(|entry| bytes_of(&entry.crossing)).sum::<usize>();
+    }
+
+    /// What was taken as one.
+    fn put_together(&mut self) -> Read {
+        let mut taken = self.taken.drain(..);
+        let Entry { mut crossing, mut next, .. } = taken.next().expect("a front was taken");
         if let Crossing::Payloads(payloads) = &mut crossing {
-            while let Some(Entry { crossing: Crossing::Payloads(more), .. }) = state.entries.front() {
-                if payloads.len() + more.len() > self.batch.0 || payloads.len_bytes() + more.len_bytes() > self.batch.1
-                {
-                    break;
+            for entry in taken {
+                if let Crossing::Payloads(more) = &entry.crossing {
+                    payloads.append(more);
                 }
-                payloads.append(more);
-                state.entries_bytes -= more.memory_bytes();
-                next = state.entries.pop_front().expect("there is a front").next;
+                next = entry.next;
             }
         }
         self.next = next;
@@ -151,6 +178,7 @@ impl Reader {
     /// Reads records below `until`: payloads up to a batch, or one of another kind.
     fn read_from_disk(&mut self, until: u64) -> Result<Option<Read>, JournalError> {
         let mut payloads = Payloads::default();
+        payloads.reserve(self.last.0, self.last.1);
         while self.next.1 < until && payloads.len() < self.batch.0 && payloads.len_bytes() < self.batch.1 {
             let holes = &self.holes;
             if let Some((_, to)) = holes.iter().find(|(from, _)| *from == self.next.0) {
@@ -177,7 +205,9 @@ impl Reader {
             let crossing = match record {
                 Record::Payload(payload) => {
                     payloads.push(payload.topic, payload.body, payload.arrival, payload.delivery);
-                    payloads.set_properties(payload.properties.to_vec());
+                    if !payload.properties.is_empty() {
+                        payloads.set_properties(payload.properties.to_vec());
+                    }
                     self.next = (after, number + 1);
                     continue;
                 }
@@ -202,6 +232,7 @@ impl Reader {
             self.next = (after, number + 1);
             return Ok(Some(Read { crossing, next: self.next }));
         }
+        self.last = (payloads.len(), payloads.len_bytes());
         let read = Read { crossing: Crossing::Payloads(payloads), next: self.next };
         Ok(Some(read).filter(|read| !matches!(&read.crossing, Crossing::Payloads(payloads) if payloads.is_empty())))
     }
@@ -209,23 +240,25 @@ impl Reader {
     /// Brings the next record into the window, whole.
     fn load(&mut self) -> Result<(), JournalError> {
         let Position { segment: number, offset } = self.next.0;
-        let path = segment::path(&self.shared.folder, number);
-        if self.segment.as_ref().is_none_or(|open| open.number != number) {
-            let disk = &self.shared.disk;
-            let file = disk.open(&path).map_err(|why| JournalError::disk("open", &path, why))?;
-            let len = disk.file_len(&path).map_err(|why| JournalError::disk("read", &path, why))?;
-            self.segment = Some(OpenSegment { number, len, file, window: Vec::new(), start: offset, fresh: 0 });
-        }
-        let open = self.segment.as_mut().expect("it was opened just now");
-        let whole = |open: &OpenSegment| {
+        let is_whole = |open: &OpenSegment| {
             let from = usize::try_from(offset.checked_sub(open.start)?).ok()?;
             let rest = open.window.get(from..)?;
             let len = u32::from_le_bytes(*rest.first_chunk::<4>()?) as usize;
             Some(len > 0 && rest.len() >= HEAD + len)
         };
-        if self.next.1 < open.fresh && whole(open) == Some(true) {
+        let at_hand = self.segment.as_deref().filter(|open| open.number == number && self.next.1 < open.fresh);
+        if at_hand.and_then(is_whole) == Some(true) {
             return Ok(());
         }
+        let path = segment::path(&self.shared.folder, number);
+        if self.segment.as_ref().is_none_or(|open| open.number != number) {
+            let disk = &self.shared.disk;
+            let file = disk.open(&path).map_err(|why| JournalError::disk("open", &path, why))?;
+            let len = disk.file_len(&path).map_err(|why| JournalError::disk("read", &path, why))?;
+            let window = self.segment.take().map(|open| open.window).unwrap_or_default();
+            self.segment = Some(Box::new(OpenSegment { number, len, file, window, start: offset, fresh: 0 }));
+        }
+        let open = self.segment.as_mut().expect("it was opened just now");
         // What is durable now has been written whole.
         open.fresh = self.shared.lock().next;
         let mut want = WINDOW_BYTES;

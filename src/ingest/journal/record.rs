@@ -54,11 +54,24 @@ pub(super) enum Decoded<'a> {
     Bad(&'static str),
 }
 
-/// Appends a record. Properties are written to `scratch` first.
+/// Bytes that a record takes.
+pub(super) fn len(record: &Record<'_>) -> usize {
+    HEAD + FIXED
+        + match record {
+            Record::Payload(payload) => {
+                let text = |text: &String| 4 + text.len();
+                let properties: usize = payload.properties.iter().map(|(name, value)| text(name) + text(value)).sum();
+                4 + payload.topic.len() + 4 + properties + payload.body.len()
+            }
+            Record::Tick { .. } | Record::Heard(_) => 0,
+            Record::Barrier(_) | Record::Stop(_) | Record::Exhausted(_) => 8,
+            Record::Synced(_) => 16,
+        }
+}
+
+/// Appends a record.
 pub(super) fn encode(into: &mut Vec<u8>, number: u64, record: &Record<'_>) {
     let start = into.len();
-    into.extend_from_slice(&[0; HEAD]);
-    into.extend_from_slice(&number.to_le_bytes());
     let (kind, arrival) = match record {
         Record::Payload(payload) => (0, payload.arrival),
         Record::Tick { now, .. } => (1, *now),
@@ -68,16 +81,23 @@ pub(super) fn encode(into: &mut Vec<u8>, number: u64, record: &Record<'_>) {
         Record::Exhausted(_) => (5, Timestamp::START),
         Record::Synced(_) => (6, Timestamp::START),
     };
-    into.extend_from_slice(&arrival.micros().to_le_bytes());
     let delivery = if let Record::Payload(payload) = record { payload.delivery } else { Delivery::default() };
     let listening = matches!(record, Record::Tick { listening: true, .. });
     let flags = delivery.qos & 3
         | if delivery.retained { RETAINED } else { 0 }
         | if delivery.dup { DUP } else { 0 }
         | if listening { LISTENING } else { 0 };
-    into.extend_from_slice(&[kind, flags]);
-    into.extend_from_slice(&delivery.packet_id.to_le_bytes());
-    into.extend_from_slice(&delivery.connection.to_le_bytes());
+    let body_len = len_of(len(record) - HEAD);
+    // Put together aside, and appended at once: the buffer's room is looked at once for all of it.
+    let mut head = [0; HEAD + FIXED];
+    head[..4].copy_from_slice(&body_len);
+    head[HEAD..HEAD + 8].copy_from_slice(&number.to_le_bytes());
+    head[HEAD + 8..HEAD + KIND].copy_from_slice(&arrival.micros().to_le_bytes());
+    head[HEAD + KIND] = kind;
+    head[HEAD + KIND + 1] = flags;
+    head[HEAD + KIND + 2..HEAD + KIND + 4].copy_from_slice(&delivery.packet_id.to_le_bytes());
+    head[HEAD + KIND + 4..].copy_from_slice(&delivery.connection.to_le_bytes());
+    into.extend_from_slice(&head);
     match record {
         Record::Payload(payload) => encode_payload(into, payload),
         Record::Barrier(epoch) | Record::Stop(epoch) | Record::Exhausted(epoch) => {
@@ -89,9 +109,7 @@ pub(super) fn encode(into: &mut Vec<u8>, number: u64, record: &Record<'_>) {
         }
         Record::Tick { .. } | Record::Heard(_) => {}
     }
-    let len = len_of(into.len() - start - HEAD);
-    into[start..start + 4].copy_from_slice(&len);
-    let checksum = checksum(len, &into[start + HEAD..]);
+    let checksum = checksum(body_len, &into[start + HEAD..]);
     into[start + 4..start + HEAD].copy_from_slice(&checksum.to_le_bytes());
 }
 
@@ -100,12 +118,14 @@ fn encode_payload(into: &mut Vec<u8>, payload: &Payload<'_>) {
     into.extend_from_slice(payload.topic);
     let start = into.len();
     into.extend_from_slice(&[0; 4]);
-    for text in payload.properties.iter().flat_map(|(name, value)| [name, value]) {
-        into.extend_from_slice(&len_of(text.len()));
-        into.extend_from_slice(text.as_bytes());
+    if !payload.properties.is_empty() {
+        for text in payload.properties.iter().flat_map(|(name, value)| [name, value]) {
+            into.extend_from_slice(&len_of(text.len()));
+            into.extend_from_slice(text.as_bytes());
+        }
+        let len = len_of(into.len() - start - 4);
+        into[start..start + 4].copy_from_slice(&len);
     }
-    let len = len_of(into.len() - start - 4);
-    into[start..start + 4].copy_from_slice(&len);
     into.extend_from_slice(payload.body);
 }
 
@@ -243,6 +263,7 @@ mod tests {
             let mut bytes = vec![7; 3];
             encode(&mut bytes, number, &Record::Payload(payload));
             let len = bytes.len() - 3;
+            prop_assert_eq!(super::len(&Record::Payload(payload)), len);
             bytes.extend_from_slice(&[0; 40]);
             prop_assert!(may_begin(&bytes[3..]));
             let mut read = Vec::new();
@@ -282,6 +303,7 @@ mod tests {
         ] {
             let mut bytes = Vec::new();
             encode(&mut bytes, 4, &record);
+            assert_eq!(len(&record), bytes.len());
             assert!(may_begin(&bytes));
             let decoded = format!("{:?}", decode(&bytes, &mut read));
             assert!(decoded.starts_with("Record(4, ") && decoded.contains(text), "{decoded}");

@@ -49,8 +49,10 @@ pub(super) enum Over {
     Severed,
 }
 
+/// One crossing.
 #[derive(Debug)]
 pub(super) struct Entry {
+    /// The number of its first record.
     pub(super) first: u64,
     pub(super) crossing: Crossing,
     /// The place and the number of what follows.
@@ -76,21 +78,24 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets the reader have what was made durable: one crossing, whose first record has this number.
-    pub(super) fn push(&self, first: u64, crossing: Crossing, next: Next, bytes_max: usize) {
+    /// Lets the reader have what was made durable.
+    pub(super) fn push(&self, durable: impl Iterator<Item = Entry>, bytes_max: usize) {
         let mut state = self.lock();
-        state.redeliverable(&crossing);
-        state.entries_bytes += bytes_of(&crossing);
-        if matches!(crossing, Crossing::End { .. }) {
-            state.over = Over::Yes(Some(first));
+        for entry in durable {
+            state.redeliverable(&entry.crossing);
+            state.entries_bytes += bytes_of(&entry.crossing);
+            if matches!(entry.crossing, Crossing::End { .. }) {
+                state.over = Over::Yes(Some(entry.first));
+            }
+            (state.end, state.next) = entry.next;
+            state.entries.push_back(entry);
         }
-        state.entries.push_back(Entry { first, crossing, next });
         // The reader finds what falls out here on disk.
         while state.entries_bytes > bytes_max {
             let Some(entry) = state.entries.pop_front() else { break };
             state.entries_bytes -= bytes_of(&entry.crossing);
         }
-        (state.end, state.next) = next;
+        drop(state);
         self.changed.notify_all();
     }
 
@@ -119,7 +124,7 @@ impl State {
     /// Counts what the broker may send again. A crossing begins where the last ended, so no segment is counted too late.
     fn redeliverable(&mut self, crossing: &Crossing) {
         let Crossing::Payloads(payloads) = crossing else { return };
-        let count = payloads.iter().filter(|payload| payload.delivery.qos > 0).count() as u64;
+        let count = payloads.deliveries().filter(|delivery| delivery.qos > 0).count() as u64;
         if count > 0 {
             *self.redeliverable.entry(self.end.segment).or_default() += count;
             let all: u64 = self.redeliverable.values().sum();

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::disk::{DiskFile, SharedDisk, planted};
 use crate::flow::time::Timestamp;
-use crate::ingest::journal::record::{Record, encode};
+use crate::ingest::journal::record::{self, Record, encode};
 use crate::ingest::journal::tail::Shared;
 use crate::ingest::journal::{JournalError, JournalSettings, Position, Recovered, Sync, is_full, segment};
 
@@ -45,8 +45,6 @@ pub(super) struct Writer {
     next: u64,
     /// Encoded records that are not written yet; all of one segment.
     buffer: Vec<u8>,
-    /// The record that is being taken.
-    scratch: Vec<u8>,
     /// The last mark, encoded.
     mark: Vec<u8>,
     /// The segment after this one, on its way, and once it is there.
@@ -79,7 +77,6 @@ impl Writer {
             segment_len,
             next: recovered.next,
             buffer: Vec::new(),
-            scratch: Vec::new(),
             mark: Vec::new(),
             preparing: None,
             prepared: None,
@@ -117,13 +114,11 @@ impl Writer {
     /// Takes a record, in memory. A record that got stuck was not taken. Marks of time and epochs have a segment beyond the
     /// quota, as nothing is ever released without them.
     pub(super) fn push(&mut self, record: &Record<'_>) -> Result<(), Stuck> {
-        let payload = matches!(record, Record::Payload(_));
-        self.scratch.clear();
-        encode(&mut self.scratch, self.next, record);
-        if self.position().offset + self.scratch.len() as u64 > self.segment_len {
-            self.roll(self.scratch.len() as u64, payload)?;
+        let len = record::len(record) as u64;
+        if self.position().offset + len > self.segment_len {
+            self.roll(len, matches!(record, Record::Payload(_)))?;
         }
-        self.buffer.extend_from_slice(&self.scratch);
+        encode(&mut self.buffer, self.next, record);
         self.next += 1;
         Ok(())
     }
@@ -183,7 +178,6 @@ impl Writer {
 
     /// Says how far the sync reached. Not synced itself: it speaks of what is before it.
     fn mark(&mut self) -> Result<(), JournalError> {
-        // A record may wait in `scratch`: this is called for its sake.
         self.mark.clear();
         encode(&mut self.mark, self.next, &Record::Synced(self.at));
         if self.at.offset + self.mark.len() as u64 <= self.segment_len {

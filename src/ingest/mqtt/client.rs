@@ -10,6 +10,8 @@ use rumqttc::{NetworkOptions, TlsConfiguration, Transport, v5};
 use crate::flow::payload::Delivery;
 use crate::flow::time::Span;
 use crate::ingest::BoxFuture;
+pub use crate::ingest::mqtt::pump::Events;
+use crate::ingest::mqtt::pump::pumped;
 use crate::ingest::mqtt::settings::Connection;
 use crate::ingest::mqtt::tls;
 
@@ -93,10 +95,23 @@ pub enum Reason {
     Passing(String),
 }
 
-/// The polled half of a client. Dropping a future of `poll` must be followed by `reset`.
+/// The polled half of a client. Dropping a future of `poll` or `pump` must be followed by `reset`.
 pub trait Client: Send {
     /// Waits for what happens next; connects if there is no connection.
     fn poll(&mut self) -> BoxFuture<'_, Event>;
+    /// Does the same over and over until the connection is gone, which is the last event. It is pending when nothing happens
+    /// or there are many events, and is polled again once they were taken. One future for all of a connection: the one
+    /// of [`Client::poll`] has room for a handshake, which is copied at each event.
+    fn pump<'a>(&'a mut self, events: &'a Events) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            loop {
+                let event = self.poll().await;
+                if pumped(events, event).await {
+                    return;
+                }
+            }
+        })
+    }
     /// Forgets the connection and everything that was read from it or is to be written to it.
     fn reset(&mut self);
     /// The half that asks.
@@ -207,39 +222,50 @@ impl Five {
         };
         Arrived { topic, body: p.payload, delivery, properties: properties.user_properties }
     }
+
+    async fn next(&mut self) -> Event {
+        use v5::mqttbytes::v5::{Packet, SubscribeReasonCode as Code};
+        // What was read already need not go through the client's own future, which is large and copied at each call.
+        let polled = match self.events.state.events.pop_front() {
+            Some(event) => Ok(event),
+            None => self.events.poll().await,
+        };
+        match polled {
+            Ok(v5::Event::Incoming(Packet::Publish(p))) => Event::Publish(self.arrived(p)),
+            Ok(v5::Event::Incoming(Packet::ConnAck(ack))) => {
+                // A server keep-alive of 0 makes the client ping without a pause: ours again.
+                if ack.properties.and_then(|known| known.server_keep_alive).is_some_and(|secs| secs < 5) {
+                    self.events.options.set_keep_alive(self.keep_alive);
+                }
+                Event::Connected { session_present: ack.session_present }
+            }
+            Ok(v5::Event::Incoming(Packet::SubAck(ack))) => {
+                let granted = |code: &Code| match code {
+                    Code::Success(qos) => Granted::Qos(*qos as u8),
+                    other => Granted::Refused(format!("{other:?}")),
+                };
+                Event::Subscribed(ack.return_codes.iter().map(granted).collect())
+            }
+            Ok(v5::Event::Incoming(Packet::PubAck(ack))) => {
+                use v5::mqttbytes::v5::PubAckReason as Code;
+                Event::Taken(ack.pkid, matches!(ack.reason, Code::Success | Code::NoMatchingSubscribers))
+            }
+            Ok(v5::Event::Outgoing(rumqttc::Outgoing::PubAck(_))) => Event::Acknowledged,
+            Ok(v5::Event::Outgoing(rumqttc::Outgoing::Publish(id))) => Event::Sent(id),
+            Ok(v5::Event::Outgoing(rumqttc::Outgoing::Disconnect)) => Event::Closed,
+            Ok(_) => Event::Other,
+            Err(error) => Event::Disconnected(five_reason(&error)),
+        }
+    }
 }
 
 impl Client for Five {
     fn poll(&mut self) -> BoxFuture<'_, Event> {
-        Box::pin(async {
-            use v5::mqttbytes::v5::{Packet, SubscribeReasonCode as Code};
-            match self.events.poll().await {
-                Ok(v5::Event::Incoming(Packet::Publish(p))) => Event::Publish(self.arrived(p)),
-                Ok(v5::Event::Incoming(Packet::ConnAck(ack))) => {
-                    // A server keep-alive of 0 makes the client ping without a pause: ours again.
-                    if ack.properties.and_then(|known| known.server_keep_alive).is_some_and(|secs| secs < 5) {
-                        self.events.options.set_keep_alive(self.keep_alive);
-                    }
-                    Event::Connected { session_present: ack.session_present }
-                }
-                Ok(v5::Event::Incoming(Packet::SubAck(ack))) => {
-                    let granted = |code: &Code| match code {
-                        Code::Success(qos) => Granted::Qos(*qos as u8),
-                        other => Granted::Refused(format!("{other:?}")),
-                    };
-                    Event::Subscribed(ack.return_codes.iter().map(granted).collect())
-                }
-                Ok(v5::Event::Incoming(Packet::PubAck(ack))) => {
-                    use v5::mqttbytes::v5::PubAckReason as Code;
-                    Event::Taken(ack.pkid, matches!(ack.reason, Code::Success | Code::NoMatchingSubscribers))
-                }
-                Ok(v5::Event::Outgoing(rumqttc::Outgoing::PubAck(_))) => Event::Acknowledged,
-                Ok(v5::Event::Outgoing(rumqttc::Outgoing::Publish(id))) => Event::Sent(id),
-                Ok(v5::Event::Outgoing(rumqttc::Outgoing::Disconnect)) => Event::Closed,
-                Ok(_) => Event::Other,
-                Err(error) => Event::Disconnected(five_reason(&error)),
-            }
-        })
+        Box::pin(self.next())
+    }
+
+    fn pump<'a>(&'a mut self, events: &'a Events) -> BoxFuture<'a, ()> {
+        Box::pin(async move { while !pumped(events, self.next().await).await {} })
     }
 
     fn reset(&mut self) {
@@ -304,44 +330,56 @@ struct Four {
     events: rumqttc::EventLoop,
 }
 
+impl Four {
+    async fn next(&mut self) -> Event {
+        use rumqttc::{Packet, SubscribeReasonCode as Code};
+        let polled = match self.events.state.events.pop_front() {
+            Some(event) => Ok(event),
+            None => self.events.poll().await,
+        };
+        match polled {
+            Ok(rumqttc::Event::Incoming(Packet::Publish(p))) => Event::Publish(Arrived {
+                topic: Bytes::from(p.topic),
+                body: p.payload,
+                delivery: Delivery {
+                    qos: p.qos as u8,
+                    retained: p.retain,
+                    dup: p.dup,
+                    packet_id: p.pkid,
+                    connection: 0,
+                },
+                properties: Vec::new(),
+            }),
+            Ok(rumqttc::Event::Incoming(Packet::ConnAck(ack))) => {
+                Event::Connected { session_present: ack.session_present }
+            }
+            Ok(rumqttc::Event::Incoming(Packet::SubAck(ack))) => {
+                let granted = |code: &Code| match code {
+                    Code::Success(qos) => Granted::Qos(*qos as u8),
+                    Code::Failure => Granted::Refused("Failure (0x80)".to_owned()),
+                };
+                Event::Subscribed(ack.return_codes.iter().map(granted).collect())
+            }
+            Ok(rumqttc::Event::Incoming(Packet::PubAck(ack))) => Event::Taken(ack.pkid, true),
+            Ok(rumqttc::Event::Outgoing(rumqttc::Outgoing::PubAck(_))) => Event::Acknowledged,
+            Ok(rumqttc::Event::Outgoing(rumqttc::Outgoing::Publish(id))) => Event::Sent(id),
+            Ok(rumqttc::Event::Outgoing(rumqttc::Outgoing::Disconnect)) => Event::Closed,
+            Ok(_) => Event::Other,
+            Err(rumqttc::ConnectionError::ConnectionRefused(code)) => {
+                Event::Disconnected(refused(&format!("{code:?}")))
+            }
+            Err(error) => Event::Disconnected(lost(&error)),
+        }
+    }
+}
+
 impl Client for Four {
     fn poll(&mut self) -> BoxFuture<'_, Event> {
-        Box::pin(async {
-            use rumqttc::{Packet, SubscribeReasonCode as Code};
-            match self.events.poll().await {
-                Ok(rumqttc::Event::Incoming(Packet::Publish(p))) => Event::Publish(Arrived {
-                    topic: Bytes::from(p.topic),
-                    body: p.payload,
-                    delivery: Delivery {
-                        qos: p.qos as u8,
-                        retained: p.retain,
-                        dup: p.dup,
-                        packet_id: p.pkid,
-                        connection: 0,
-                    },
-                    properties: Vec::new(),
-                }),
-                Ok(rumqttc::Event::Incoming(Packet::ConnAck(ack))) => {
-                    Event::Connected { session_present: ack.session_present }
-                }
-                Ok(rumqttc::Event::Incoming(Packet::SubAck(ack))) => {
-                    let granted = |code: &Code| match code {
-                        Code::Success(qos) => Granted::Qos(*qos as u8),
-                        Code::Failure => Granted::Refused("Failure (0x80)".to_owned()),
-                    };
-                    Event::Subscribed(ack.return_codes.iter().map(granted).collect())
-                }
-                Ok(rumqttc::Event::Incoming(Packet::PubAck(ack))) => Event::Taken(ack.pkid, true),
-                Ok(rumqttc::Event::Outgoing(rumqttc::Outgoing::PubAck(_))) => Event::Acknowledged,
-                Ok(rumqttc::Event::Outgoing(rumqttc::Outgoing::Publish(id))) => Event::Sent(id),
-                Ok(rumqttc::Event::Outgoing(rumqttc::Outgoing::Disconnect)) => Event::Closed,
-                Ok(_) => Event::Other,
-                Err(rumqttc::ConnectionError::ConnectionRefused(code)) => {
-                    Event::Disconnected(refused(&format!("{code:?}")))
-                }
-                Err(error) => Event::Disconnected(lost(&error)),
-            }
-        })
+        Box::pin(self.next())
+    }
+
+    fn pump<'a>(&'a mut self, events: &'a Events) -> BoxFuture<'a, ()> {
+        Box::pin(async move { while !pumped(events, self.next().await).await {} })
     }
 
     fn reset(&mut self) {

@@ -13,6 +13,7 @@ use crate::ingest::{BoxFuture, Source, SourceContext, SourceError, SourceSpec};
 pub mod client;
 mod filters;
 mod poller;
+mod pump;
 mod recent;
 pub mod settings;
 pub mod source;

@@ -1,15 +1,18 @@
 //! The polling task, which does nothing but poll and never waits for a stage, and what it shares with the source.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
+use std::pin::pin;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use crate::flow::time::Timestamp;
-use crate::ingest::mqtt::client::{Arrived, Client, Event, Granted, Reason, Requests};
+use crate::ingest::mqtt::client::{Arrived, Client, Event, Events, Granted, Reason, Requests};
 use crate::ingest::mqtt::filters::Filters;
 use crate::ingest::{SourceContext, SourceError};
 
@@ -77,7 +80,6 @@ pub(super) fn cost(payload: &Arrived) -> u64 {
 }
 
 pub(super) struct Poller {
-    pub(super) client: Box<dyn Client>,
     pub(super) requests: Arc<dyn Requests>,
     pub(super) wanted: Wanted,
     /// Filters that the session may have.
@@ -86,6 +88,8 @@ pub(super) struct Poller {
     pub(super) bridge: Arc<Bridge>,
     /// As in [`Shared`]; only this task changes it.
     pub(super) epoch: u64,
+    /// Payloads that the source does not have yet; none while the client is waited for.
+    pub(super) batch: Vec<Waiting>,
     pub(super) connected_before: bool,
     /// When the present connection was made.
     pub(super) connected_at: Option<Instant>,
@@ -95,37 +99,10 @@ pub(super) struct Poller {
 }
 
 impl Poller {
-    pub(super) async fn run(mut self) {
-        let mut goodbye = false;
+    pub(super) async fn run(mut self, mut client: Box<dyn Client>) {
         loop {
-            // The future is dropped only when the connection is given up as well.
-            let polled = tokio::time::timeout(self.wanted.silence_max, self.client.poll()).await;
-            let event =
-                polled.unwrap_or_else(|_| Event::Disconnected(Reason::Passing("the broker is silent".to_owned())));
-            let reason = match event {
-                Event::Connected { session_present } => self.connected(session_present),
-                Event::Publish(payload) => self.arrived(payload),
-                Event::Subscribed(granted) => self.subscribed(&granted),
-                Event::Disconnected(reason) => Err(reason),
-                Event::Closed if self.bridge.lock().closing => {
-                    // Only the broker hangs up: if we did while it still sends, the reset that follows would make
-                    // it throw away the acknowledgements that it has not read yet.
-                    goodbye = true;
-                    self.context.meter.connected.store(0, Relaxed);
-                    Ok(())
-                }
-                // What the broker repeats for ever is never acknowledged: only this is progress.
-                Event::Acknowledged => {
-                    self.failures = 0;
-                    Ok(())
-                }
-                Event::Other | Event::Closed | Event::Sent(_) | Event::Taken(..) => Ok(()),
-            };
-            let Err(reason) = reason else { continue };
-            if goodbye {
-                return;
-            }
-            self.disconnected();
+            let Some(reason) = self.connection(&mut *client).await else { return };
+            self.disconnected(&mut *client);
             match self.judge(reason) {
                 Ok(pause) => tokio::time::sleep(pause).await,
                 Err(why) => {
@@ -135,6 +112,52 @@ impl Poller {
                 }
             }
         }
+    }
+
+    /// Makes a connection and listens to it until it is over; says why, or `None` after our goodbye.
+    async fn connection(&mut self, client: &mut dyn Client) -> Option<Reason> {
+        let (events, mut happened, mut goodbye) = (Events::default(), Vec::new(), false);
+        // Dropped only when the connection is given up as well.
+        let mut pump = client.pump(&events);
+        let mut silence = pin!(tokio::time::sleep(self.wanted.silence_max));
+        loop {
+            let heard = poll_fn(|context| {
+                let over = pump.as_mut().poll(context).is_ready();
+                if over || !events.is_empty() {
+                    return Poll::Ready(true);
+                }
+                silence.as_mut().poll(context).map(|()| false)
+            });
+            if !heard.await {
+                return (!goodbye).then(|| Reason::Passing("the broker is silent".to_owned()));
+            }
+            // All that is there is handed over at once.
+            events.take(&mut happened);
+            let all = happened.drain(..).try_for_each(|event| self.happened(event, &mut goodbye));
+            if let Err(reason) = all.and_then(|()| self.hand_over()) {
+                return (!goodbye).then_some(reason);
+            }
+            silence.as_mut().reset(tokio::time::Instant::now() + self.wanted.silence_max);
+        }
+    }
+
+    fn happened(&mut self, event: Event, goodbye: &mut bool) -> Result<(), Reason> {
+        match event {
+            Event::Connected { session_present } => self.connected(session_present)?,
+            Event::Publish(payload) => self.arrived(payload),
+            Event::Subscribed(granted) => self.subscribed(&granted)?,
+            Event::Disconnected(reason) => return Err(reason),
+            Event::Closed if self.bridge.lock().closing => {
+                // Only the broker hangs up: if we did while it still sends, the reset that follows would make
+                // it throw away the acknowledgements that it has not read yet.
+                *goodbye = true;
+                self.context.meter.connected.store(0, Relaxed);
+            }
+            // What the broker repeats for ever is never acknowledged: only this is progress.
+            Event::Acknowledged => self.failures = 0,
+            Event::Other | Event::Closed | Event::Sent(_) | Event::Taken(..) => {}
+        }
+        Ok(())
     }
 
     fn connected(&mut self, session_present: bool) -> Result<(), Reason> {
@@ -194,31 +217,53 @@ impl Poller {
         Ok(())
     }
 
-    fn arrived(&self, payload: Arrived) -> Result<(), Reason> {
-        let meter = &self.context.meter;
-        let arrival = self.context.clock.now();
-        let skipped = self.wanted.skip_retained && payload.delivery.retained;
+    fn arrived(&mut self, payload: Arrived) {
+        // Those that are there at once have arrived at once.
+        let arrival = self.batch.last().map_or_else(|| self.context.clock.now(), |before| before.arrival);
+        self.batch.push(Waiting { payload, arrival, epoch: self.epoch });
+    }
+
+    /// Lets the source have the payloads of the batch, as far as there is room.
+    fn hand_over(&mut self) -> Result<(), Reason> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let (mut refused, mut dropped) = (false, 0);
         let mut shared = self.bridge.lock();
-        // One payload there is always room for, or it would never get through.
-        let full = !shared.queue.is_empty() && shared.queue_bytes + cost(&payload) > self.wanted.queue_bytes;
-        if full && payload.delivery.qos > 0 {
+        for waiting in self.batch.drain(..) {
+            let (cost, delivery) = (cost(&waiting.payload), waiting.payload.delivery);
+            // One payload there is always room for, or it would never get through.
+            let full = !shared.queue.is_empty() && shared.queue_bytes + cost > self.wanted.queue_bytes;
+            refused |= full && delivery.qos > 0;
+            if full && delivery.qos == 0 {
+                dropped += u64::from(!(self.wanted.skip_retained && delivery.retained));
+            }
+            // After one that is to come again come all that follow it, so that they stay in order.
+            let comes_again = refused && delivery.qos > 0;
+            if !(full || comes_again) {
+                shared.queue_bytes += cost;
+                shared.queue.push_back(waiting);
+            }
+        }
+        drop(shared);
+        self.bridge.arrived.notify_one();
+        let meter = &self.context.meter;
+        if dropped > 0 {
+            meter.received.fetch_add(dropped, Relaxed);
+            meter.dropped.fetch_add(dropped, Relaxed);
+        }
+        if refused {
             meter.backpressure_disconnects.fetch_add(1, Relaxed);
             return Err(Reason::Passing("too many bytes wait for the pipeline; the broker keeps the rest".to_owned()));
         }
-        if full {
-            meter.received.fetch_add(u64::from(!skipped), Relaxed);
-            meter.dropped.fetch_add(u64::from(!skipped), Relaxed);
-            return Ok(());
-        }
-        shared.queue_bytes += cost(&payload);
-        shared.queue.push_back(Waiting { payload, arrival, epoch: self.epoch });
-        drop(shared);
-        self.bridge.arrived.notify_one();
         Ok(())
     }
 
     /// Voids everything of the connection that the broker will send again.
-    fn disconnected(&mut self) {
+    fn disconnected(&mut self, client: &mut dyn Client) {
+        // What has reached nobody will come again, but for what has no acknowledgement.
+        self.batch.retain(|waiting| waiting.payload.delivery.qos == 0);
+        let _never_refused = self.hand_over();
         self.context.meter.connected.store(0, Relaxed);
         if self.connected_at.take().is_some_and(|since| since.elapsed() >= STEADY_AFTER) {
             self.failures = 0;
@@ -226,8 +271,7 @@ impl Poller {
         self.epoch += 1;
         let mut shared = self.bridge.lock();
         shared.epoch = self.epoch;
-        self.client.reset();
-        // What has reached nobody will come again.
+        client.reset();
         shared.queue.retain(|waiting| waiting.payload.delivery.qos == 0);
         shared.queue_bytes = shared.queue.iter().map(|waiting| cost(&waiting.payload)).sum();
     }

@@ -12,7 +12,7 @@ use crate::flow::meter::SourceMeter;
 use crate::flow::payload::{Delivery, Payloads};
 use crate::ingest::mqtt::client::{Client, Requests};
 use crate::ingest::mqtt::filters::Filters;
-use crate::ingest::mqtt::poller::{Bridge, Poller, cost};
+use crate::ingest::mqtt::poller::{Bridge, Poller, Waiting, cost};
 pub use crate::ingest::mqtt::poller::{Wanted, back_off};
 use crate::ingest::mqtt::recent::Recent;
 use crate::ingest::{BoxFuture, Fed, Source, SourceContext, SourceError};
@@ -33,6 +33,8 @@ struct Token {
 pub struct MqttSource {
     bridge: Arc<Bridge>,
     requests: Arc<dyn Requests>,
+    /// Taken out of the bridge at once; empty between calls.
+    taken: Vec<Waiting>,
     /// Given to the feed, in order; `counts` is false for what was skipped in between.
     given: VecDeque<(Option<Token>, bool)>,
     /// Safe, but not yet asked of the client.
@@ -65,39 +67,57 @@ impl MqttSource {
         let connections_before = context.connection + 1;
         let poller = Poller {
             requests: requests.clone(),
-            client,
             wanted,
             known,
             context,
             bridge: bridge.clone(),
             epoch: 0,
+            batch: Vec::new(),
             connected_before: false,
             connected_at: None,
             failures: 0,
             takeovers: VecDeque::new(),
         };
-        let task = tokio::spawn(poller.run());
-        let (given, unsent) = (VecDeque::new(), VecDeque::new());
-        Self { bridge, requests, given, unsent, task, skip_retained, meter, recent, connections_before }
+        let task = tokio::spawn(poller.run(client));
+        let (taken, given, unsent) = (Vec::new(), VecDeque::new(), VecDeque::new());
+        Self { bridge, requests, taken, given, unsent, task, skip_retained, meter, recent, connections_before }
     }
 
-    /// Moves what waits into `into`; says whether anything was moved.
+    /// Moves what waits into `into`, at most so many; says whether any were moved. Among what waits there may be nothing that
+    /// is wanted.
     fn take(&mut self, into: &mut Payloads, payloads_max: usize) -> Result<bool, SourceError> {
-        let mut shared = self.bridge.lock();
-        if std::mem::take(&mut shared.forgotten) {
-            self.recent.clear();
+        let before = into.len();
+        while into.len() == before {
+            let mut shared = self.bridge.lock();
+            if std::mem::take(&mut shared.forgotten) {
+                self.recent.clear();
+            }
+            let count = payloads_max.min(shared.queue.len());
+            self.taken.extend(shared.queue.drain(..count));
+            let cost: u64 = self.taken.iter().map(|waiting| cost(&waiting.payload)).sum();
+            shared.queue_bytes = shared.queue_bytes.saturating_sub(cost);
+            match &shared.failed {
+                Some(why) if count == 0 => return Err(SourceError::Fatal(why.clone())),
+                _ if count == 0 => return Ok(false),
+                _ => {}
+            }
+            drop(shared);
+            self.keep(into);
         }
-        let mut taken = 0;
-        while taken < payloads_max {
-            let Some(waiting) = shared.queue.pop_front() else { break };
-            shared.queue_bytes = shared.queue_bytes.saturating_sub(cost(&waiting.payload));
+        Ok(true)
+    }
+
+    /// Puts what was taken into `into`, but for what nobody wants; the meter is told of all of it at once.
+    fn keep(&mut self, into: &mut Payloads) {
+        let (mut received, mut duplicates, mut bytes, mut last) = (0, 0, 0, None);
+        for waiting in self.taken.drain(..) {
             let connection = self.connections_before.wrapping_add(u32::try_from(waiting.epoch).unwrap_or(u32::MAX));
             let delivery = Delivery { connection, ..waiting.payload.delivery };
             let token = (delivery.qos > 0).then_some(Token { epoch: waiting.epoch, packet_id: delivery.packet_id });
             if delivery.qos > 0 && self.recent.is_known(&waiting.payload, connection) {
                 // It is safe, or will be before this acknowledgement's turn: acknowledgements go in order.
-                self.meter.received.fetch_add(1, Relaxed);
-                self.meter.duplicates.fetch_add(1, Relaxed);
+                received += 1;
+                duplicates += 1;
                 self.given.push_back((token, false));
                 continue;
             }
@@ -105,17 +125,18 @@ impl MqttSource {
             self.given.push_back((token, counts));
             if counts {
                 // Counted here, so that what the broker takes back was never received.
-                self.meter.received.fetch_add(1, Relaxed);
-                self.meter.bytes.fetch_add(waiting.payload.body.len() as u64, Relaxed);
-                self.meter.last_arrival_micros.store(waiting.arrival.micros(), Relaxed);
+                received += 1;
+                bytes += waiting.payload.body.len() as u64;
+                last = Some(waiting.arrival);
                 into.push(&waiting.payload.topic, &waiting.payload.body, waiting.arrival, delivery);
                 into.set_properties(waiting.payload.properties);
-                taken += 1;
             }
         }
-        match &shared.failed {
-            Some(why) if taken == 0 => Err(SourceError::Fatal(why.clone())),
-            _ => Ok(taken > 0),
+        self.meter.received.fetch_add(received, Relaxed);
+        self.meter.duplicates.fetch_add(duplicates, Relaxed);
+        self.meter.bytes.fetch_add(bytes, Relaxed);
+        if let Some(arrival) = last {
+            self.meter.last_arrival_micros.store(arrival.micros(), Relaxed);
         }
     }
 

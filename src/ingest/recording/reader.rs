@@ -16,6 +16,9 @@ use crate::flow::time::Timestamp;
 /// Bytes that are read at once, and the room that the buffer starts with.
 const READ_BYTES: usize = 1 << 20;
 
+/// Bytes that are read at once of a bare recording, at least.
+const READ_BYTES_MIN: usize = 64 << 10;
+
 /// A recording that is being read.
 pub struct Recording {
     path: PathBuf,
@@ -27,8 +30,13 @@ pub struct Recording {
     from: usize,
     to: usize,
     at_end: bool,
+    /// How much is read at once.
+    read_bytes: usize,
     line: u64,
     line_bytes_max: usize,
+    /// Where the lines of a block stand, and how long one is on average.
+    bodies: Vec<(usize, usize)>,
+    average: usize,
     clock: Clock,
     progress: Progress,
 }
@@ -91,8 +99,11 @@ impl Recording {
             from: 0,
             to: 0,
             at_end: false,
+            read_bytes: READ_BYTES,
             line: 0,
             line_bytes_max: LINE_BYTES_MAX,
+            bodies: Vec::new(),
+            average: 0,
             clock: Clock { last: Timestamp::START, back: 0 },
             progress,
         })
@@ -130,7 +141,10 @@ impl Recording {
         bytes_max: usize,
     ) -> Result<usize, RecordingError> {
         let (before, back_before) = (into.len(), self.clock.back);
-        let outcome = self.read_lines(into, before, payloads_max, bytes_max);
+        let outcome = match &self.shape {
+            Shape::Bare(_) if into.is_empty() => self.read_block(into, payloads_max, bytes_max),
+            _ => self.read_lines(into, before, payloads_max, bytes_max),
+        };
         let added = into.len() - before;
         self.progress.payloads.fetch_add(added as u64, Relaxed);
         if back_before == 0 && self.clock.back > 0 {
@@ -166,6 +180,46 @@ impl Recording {
         Ok(())
     }
 
+    /// Bare lines, without a copy: the buffer itself goes, and what is left in it comes into the next one.
+    fn read_block(&mut self, into: &mut Payloads, payloads_max: usize, bytes_max: usize) -> Result<(), RecordingError> {
+        // Read no more than goes at once: what is left is copied.
+        self.read_bytes = (self.average * payloads_max).min(bytes_max).clamp(READ_BYTES_MIN, READ_BYTES);
+        self.bodies.clear();
+        while self.bodies.is_empty() {
+            let Some(first) = self.next_line()? else { return Ok(()) };
+            self.find_bodies(first, payloads_max, bytes_max);
+        }
+        let Shape::Bare(topic) = &self.shape else { return Ok(()) };
+        let (room, left, until) = (self.buffer.len(), self.from, self.to);
+        into.adopt(topic.as_bytes(), &mut self.buffer, &self.bodies);
+        self.buffer.extend_from_slice(&into.buffer()[left..until]);
+        (self.from, self.to) = (0, self.buffer.len());
+        self.buffer.resize(room, 0);
+        Ok(())
+    }
+
+    /// Notes where the first line and the whole lines behind it stand, but for empty ones.
+    fn find_bodies(&mut self, (mut from, mut end): (usize, usize), payloads_max: usize, bytes_max: usize) {
+        let begin = from;
+        loop {
+            let line = &self.buffer[from..end];
+            let len = line.strip_suffix(b"\r").unwrap_or(line).len();
+            if len > 0 {
+                self.bodies.push((from, from + len));
+            }
+            if self.bodies.len() >= payloads_max || self.from - begin >= bytes_max {
+                break;
+            }
+            let next = memchr(b'\n', &self.buffer[self.from..self.to]);
+            // One that is too long is told of when it is the first.
+            let Some(next) = next.filter(|len| *len <= self.line_bytes_max) else { break };
+            self.line += 1;
+            (from, end) = (self.from, self.from + next);
+            self.from = end + 1;
+        }
+        self.average = (self.from - begin).div_ceil(self.bodies.len().max(1));
+    }
+
     /// Where the next line stands in the buffer, without its end.
     fn next_line(&mut self) -> Result<Option<(usize, usize)>, RecordingError> {
         let mut searched = self.from;
@@ -198,8 +252,9 @@ impl Recording {
         if self.to > self.buffer.len() / 2 {
             self.buffer.resize(self.buffer.len() * 2, 0);
         }
+        let end = self.buffer.len().min(self.to + self.read_bytes);
         loop {
-            match self.input.read(&mut self.buffer[self.to..]) {
+            match self.input.read(&mut self.buffer[self.to..end]) {
                 Ok(count) => {
                     self.at_end = count == 0;
                     self.to += count;

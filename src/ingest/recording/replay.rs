@@ -178,11 +178,10 @@ impl ReplaySource {
                 self.next += 1;
             }
         }
-        let bytes: usize = (before..into.len()).map(|index| into.get(index).body.len()).sum();
         self.meter.received.fetch_add((into.len() - before) as u64, Relaxed);
-        self.meter.bytes.fetch_add(bytes as u64, Relaxed);
+        self.meter.bytes.fetch_add(into.body_bytes(before), Relaxed);
         if before < into.len() {
-            self.meter.last_arrival_micros.store(into.get(into.len() - 1).arrival.micros(), Relaxed);
+            self.meter.last_arrival_micros.store(into.arrival(into.len() - 1).micros(), Relaxed);
         }
     }
 }

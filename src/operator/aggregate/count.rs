@@ -7,6 +7,7 @@ use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array};
 use arrow::datatypes::{DataType, Int64Type};
 use arrow::error::ArrowError;
 
+use super::fused::Simple;
 use super::{Aggregate, GroupId, Kernel, each_row, reserve};
 
 /// `count(*)` counts rows, `count(x)` values that are not null.
@@ -16,6 +17,7 @@ pub(super) fn kernel(star: bool) -> Kernel {
         &[("count", DataType::Int64)],
         Box::new(move || Box::new(Count { star, counts: Vec::new() })),
     )
+    .simple(if star { Simple::Rows } else { Simple::Count })
 }
 
 struct Count {

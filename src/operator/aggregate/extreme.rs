@@ -8,6 +8,7 @@ use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 
 use super::cell::{Cell, by_cell, kept_type};
+use super::fused::Simple;
 use super::{Aggregate, GroupId, Kernel, each_row, reserve};
 
 /// Which end of the order.
@@ -33,10 +34,11 @@ fn typed<C: Cell>(data_type: DataType, sense: Sense) -> Kernel {
     let partial = [("value", data_type.clone())];
     let kept = data_type.clone();
     Kernel::new(
-        data_type,
+        data_type.clone(),
         &partial,
         Box::new(move || Box::new(Extreme::<C> { data_type: kept.clone(), wins, values: Vec::new() })),
     )
+    .simple(Simple::Extreme(data_type, sense))
 }
 
 struct Extreme<C: Cell> {

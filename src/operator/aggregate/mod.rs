@@ -15,10 +15,13 @@ use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::datatypes::{DataType, Field};
 use arrow::error::ArrowError;
 
+use fused::Simple;
+
 pub mod cell;
 pub mod count;
 pub mod edge;
 pub mod extreme;
+pub mod fused;
 pub mod moment;
 pub mod quantile;
 pub mod sum;
@@ -60,6 +63,11 @@ pub trait AggregateFactory: Send + Sync {
 
     /// The columns of [`Aggregate::partial`].
     fn partial(&self) -> Vec<Field>;
+
+    /// What it is, if it is one of the functions that are [`fused`].
+    fn simple(&self) -> Option<&Simple> {
+        None
+    }
 
     /// An empty one.
     fn create(&self) -> Result<Box<dyn Aggregate>, ArrowError>;
@@ -125,13 +133,19 @@ type Create = Box<dyn Fn() -> Box<dyn Aggregate> + Send + Sync>;
 struct Kernel {
     output: DataType,
     partial: Vec<Field>,
+    simple: Option<Simple>,
     create: Create,
 }
 
 impl Kernel {
     fn new(output: DataType, partial: &[(&str, DataType)], create: Create) -> Self {
         let field = |(name, data_type): &(&str, DataType)| Field::new(*name, data_type.clone(), true);
-        Self { output, partial: partial.iter().map(field).collect(), create }
+        Self { output, partial: partial.iter().map(field).collect(), simple: None, create }
+    }
+
+    /// The same, where it can be fused.
+    fn simple(self, simple: Simple) -> Self {
+        Self { simple: Some(simple).filter(Simple::fits), ..self }
     }
 }
 
@@ -144,8 +158,26 @@ impl AggregateFactory for Kernel {
         self.partial.clone()
     }
 
+    fn simple(&self) -> Option<&Simple> {
+        self.simple.as_ref()
+    }
+
     fn create(&self) -> Result<Box<dyn Aggregate>, ArrowError> {
         Ok((self.create)())
+    }
+}
+
+/// The rows that the filter lets through and that have a value; `None` where all of them do.
+fn mask(keep: Option<&BooleanArray>, nulls: Option<&NullBuffer>) -> Option<BooleanBuffer> {
+    let kept = keep.map(|keep| match keep.nulls() {
+        Some(nulls) => keep.values() & nulls.inner(),
+        None => keep.values().clone(),
+    });
+    match (kept, nulls.filter(|nulls| nulls.null_count() > 0)) {
+        (Some(kept), Some(nulls)) => Some(&kept & nulls.inner()),
+        (Some(kept), None) => Some(kept),
+        (None, Some(nulls)) => Some(nulls.inner().clone()),
+        (None, None) => None,
     }
 }
 
@@ -156,17 +188,7 @@ fn each_row(
     nulls: Option<&NullBuffer>,
     mut fold: impl FnMut(usize, usize),
 ) {
-    let kept = keep.map(|keep| match keep.nulls() {
-        Some(nulls) => keep.values() & nulls.inner(),
-        None => keep.values().clone(),
-    });
-    let mask: Option<BooleanBuffer> = match (kept, nulls.filter(|nulls| nulls.null_count() > 0)) {
-        (Some(kept), Some(nulls)) => Some(&kept & nulls.inner()),
-        (Some(kept), None) => Some(kept),
-        (None, Some(nulls)) => Some(nulls.inner().clone()),
-        (None, None) => None,
-    };
-    match mask {
+    match mask(keep, nulls) {
         None => groups.iter().enumerate().for_each(|(row, group)| fold(row, *group as usize)),
         Some(mask) => mask.set_indices().for_each(|row| fold(row, groups[row] as usize)),
     }

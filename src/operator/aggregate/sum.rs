@@ -11,15 +11,17 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type, UInt64Type};
 use arrow::error::ArrowError;
 
+use super::fused::Simple;
 use super::{Aggregate, GroupId, Kernel, each_row, reserve};
 
 /// The type of a sum before it is finished: 128 bits.
-const WIDE: DataType = DataType::Decimal128(38, 0);
+pub(super) const WIDE: DataType = DataType::Decimal128(38, 0);
 
 /// `sum` of whole numbers and floats; decimals go through the adapter.
 pub(super) fn sum(input: &DataType) -> Option<Kernel> {
+    let simple = Simple::Sum(input.clone());
     if input.is_floating() {
-        return Some(float(Finish::Sum));
+        return Some(float(Finish::Sum).simple(simple));
     }
     let signed = input.is_signed_integer();
     (signed || input.is_unsigned_integer()).then(|| {
@@ -29,12 +31,14 @@ pub(super) fn sum(input: &DataType) -> Option<Kernel> {
             &[("sum", WIDE)],
             Box::new(move || Box::new(WholeSum { signed, sums: Vec::new(), seen: Vec::new() })),
         )
+        .simple(simple)
     })
 }
 
 /// `avg` of whole numbers and floats; decimals go through the adapter.
 pub(super) fn avg(input: &DataType) -> Option<Kernel> {
-    (input.is_floating() || input.is_integer()).then(|| float(Finish::Mean))
+    let fits = input.is_floating() || input.is_integer();
+    fits.then(|| float(Finish::Mean).simple(Simple::Mean(input.clone())))
 }
 
 fn float(finish: Finish) -> Kernel {

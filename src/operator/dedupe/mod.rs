@@ -11,13 +11,13 @@ use std::hash::BuildHasher;
 
 use arrow::array::cast::AsArray;
 use arrow::array::types::TimestampMicrosecondType;
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
+use arrow::array::{ArrayRef, BooleanArray};
 use arrow::datatypes::DataType;
 use arrow::row::{RowConverter, SortField};
 use hashbrown::HashTable;
 
 use crate::component::{Fault, Kind, Name, Settings};
+use crate::flow::batch::Batch;
 use crate::flow::outbox::Emit;
 use crate::flow::schema::StreamSchema;
 use crate::flow::state::{Part, Restored};
@@ -235,7 +235,7 @@ fn place(count: u64) -> usize {
 }
 
 impl Operator for Dedupe {
-    fn process(&mut self, batch: RecordBatch, out: &mut dyn Emit) -> Result<(), OperatorError> {
+    fn process(&mut self, batch: Batch, out: &mut dyn Emit) -> Result<(), OperatorError> {
         let columns: Vec<ArrayRef> = self.keys.iter().map(|key| batch.column(*key).clone()).collect();
         let keys = self.rows.convert_columns(&columns)?;
         let times = batch.column(self.time).as_primitive::<TimestampMicrosecondType>();
@@ -244,7 +244,7 @@ impl Operator for Dedupe {
         match first.true_count() {
             0 => Ok(()),
             all if all == batch.num_rows() => Ok(out.emit(batch)?),
-            _ => Ok(out.emit(filter_record_batch(&batch, &first)?)?),
+            _ => Ok(out.emit(batch.filter(&first)?)?),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::array::{Array, Int64Array, StringArray, TimestampMicrosecondArray, UInt8Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::{Field, Schema};
@@ -108,7 +109,7 @@ fn run(events: &[Event], cuts: &[usize], steps: &[(bool, bool)], within: i64, ma
             at += 1;
         } else {
             let len = cuts[step % cuts.len()].min(rows.len());
-            operator.process(batch(&rows[..len]), &mut out).unwrap();
+            operator.process(batch(&rows[..len]).into(), &mut out).unwrap();
             at += len;
         }
         let (snapshot, restart) = steps.get(step).copied().unwrap_or_default();
@@ -156,11 +157,11 @@ proptest! {
         let (before, after) = rows.split_at(at.min(rows.len()));
         let mut whole = bound(within, 1_000);
         let mut out: Vec<(Port, RecordBatch)> = Vec::new();
-        whole.process(batch(before), &mut out).unwrap();
+        whole.process(batch(before).into(), &mut out).unwrap();
         let mut store = Store::default();
         store.take(whole.snapshot().unwrap());
         out.clear();
-        whole.process(batch(after), &mut out).unwrap();
+        whole.process(batch(after).into(), &mut out).unwrap();
         let mut expected = read(&out);
         expected.sort_unstable();
         for workers in [1, 2, 3, 7] {
@@ -176,7 +177,7 @@ proptest! {
                 let rows = batch(after);
                 let groups = key_groups(&rows.columns()[1..], rows.num_rows()).unwrap();
                 let mut out: Vec<(Port, RecordBatch)> = Vec::new();
-                operator.process(only(&rows, &groups, mine), &mut out).unwrap();
+                operator.process(only(&rows, &groups, mine).into(), &mut out).unwrap();
                 got.extend(read(&out));
             }
             got.sort_unstable();
@@ -185,7 +186,7 @@ proptest! {
             let mut operator = bound(within, 1_000);
             operator.restore(&shares).unwrap();
             let mut out: Vec<(Port, RecordBatch)> = Vec::new();
-            operator.process(batch(after), &mut out).unwrap();
+            operator.process(batch(after).into(), &mut out).unwrap();
             let mut got = read(&out);
             got.sort_unstable();
             prop_assert_eq!(&got, &expected, "{} workers and back", workers);
@@ -204,7 +205,7 @@ proptest! {
         number in prop_oneof![any::<i64>(), Just(i64::MIN), Just(i64::MAX), -9_i64..60],
     ) {
         let mut operator = bound(1_000, 1_000);
-        operator.process(batch(&rows), &mut Vec::<(Port, RecordBatch)>::new()).unwrap();
+        operator.process(batch(&rows).into(), &mut Vec::<(Port, RecordBatch)>::new()).unwrap();
         let mut store = Store::default();
         store.take(operator.snapshot().unwrap());
         let part = part.index(store.0.len());
@@ -247,7 +248,7 @@ proptest! {
         match next.restore(&store.0) {
             Ok(()) => {
                 prop_assert!(same_shape || is_key, "{:?} was taken", store.0[part]);
-                next.process(batch(&[(1, 1), (50, 2)]), &mut Vec::<(Port, RecordBatch)>::new()).unwrap();
+                next.process(batch(&[(1, 1), (50, 2)]).into(), &mut Vec::<(Port, RecordBatch)>::new()).unwrap();
                 next.snapshot().unwrap();
             }
             Err(error) => prop_assert!(matches!(error, OperatorError::Stateless), "{error:?}"),
@@ -271,7 +272,7 @@ fn share((name, rows): &Restored, mine: impl Fn(u8) -> bool) -> Restored {
 fn blocks_are_given_once_they_are_full_and_listed_until_they_are_forgotten() {
     let (mut operator, mut store) = (bound(100, 6), Store::default());
     let mut take = |operator: &mut Box<dyn Operator>, rows: &[(i64, u8)]| {
-        operator.process(batch(rows), &mut Vec::<(Port, RecordBatch)>::new()).unwrap();
+        operator.process(batch(rows).into(), &mut Vec::<(Port, RecordBatch)>::new()).unwrap();
         let given = store.take(operator.snapshot().unwrap());
         (given, store.0.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>())
     };
@@ -304,8 +305,8 @@ fn keys_and_their_types_are_the_identity() {
 fn a_batch_of_repeats_is_not_sent() {
     let mut out: Vec<(Port, RecordBatch)> = Vec::new();
     let mut operator = bound(10, 9);
-    operator.process(batch(&[(1, 1), (1, 2)]), &mut out).unwrap();
-    operator.process(batch(&[(2, 2), (3, 1)]), &mut out).unwrap();
+    operator.process(batch(&[(1, 1), (1, 2)]).into(), &mut out).unwrap();
+    operator.process(batch(&[(2, 2), (3, 1)]).into(), &mut out).unwrap();
     assert_eq!((out.len(), read(&out)), (1, vec![(1, 1), (1, 2)]));
 }
 
@@ -314,9 +315,9 @@ fn the_ends_of_time_forget_nothing() {
     let mut out: Vec<(Port, RecordBatch)> = Vec::new();
     let mut operator = bound(10, 9);
     operator.advance(Timestamp::START, &mut out).unwrap();
-    operator.process(batch(&[(i64::MIN, 1), (1, 2)]), &mut out).unwrap();
+    operator.process(batch(&[(i64::MIN, 1), (1, 2)]).into(), &mut out).unwrap();
     operator.advance(Timestamp::END, &mut out).unwrap();
-    operator.process(batch(&[(11, 2), (12, 2)]), &mut out).unwrap();
+    operator.process(batch(&[(11, 2), (12, 2)]).into(), &mut out).unwrap();
     assert_eq!(read(&out), [(i64::MIN, 1), (1, 2), (12, 2)]);
 }
 
@@ -340,18 +341,18 @@ fn memory_follows_the_keys_that_are_remembered() {
 fn fewer_keys_after_a_restart_are_the_newest() {
     let mut out: Vec<(Port, RecordBatch)> = Vec::new();
     let mut operator = bound(100, 9);
-    operator.process(batch(&[(1, 1), (2, 2), (3, 3)]), &mut out).unwrap();
+    operator.process(batch(&[(1, 1), (2, 2), (3, 3)]).into(), &mut out).unwrap();
     let mut operator = restarted(operator, 100, 2);
     out.clear();
     // 1 was forgotten; its return pushes out 2, and that pushes out 3.
-    operator.process(batch(&[(4, 3), (4, 1), (4, 2), (4, 3)]), &mut out).unwrap();
+    operator.process(batch(&[(4, 3), (4, 1), (4, 2), (4, 3)]).into(), &mut out).unwrap();
     assert_eq!(read(&out), [(4, 1), (4, 2), (4, 3)]);
 }
 
 #[test]
 fn state_of_other_keys_is_refused() {
     let mut operator = bound(1, 1);
-    operator.process(batch(&[(1, 1)]), &mut Vec::<(Port, RecordBatch)>::new()).unwrap();
+    operator.process(batch(&[(1, 1)]).into(), &mut Vec::<(Port, RecordBatch)>::new()).unwrap();
     let mut store = Store::default();
     store.take(operator.snapshot().unwrap());
     let spec = DedupeSpec { keys: vec![name("ts")], within: WITHIN, max_keys: 1 };

@@ -6,8 +6,6 @@
 
 use std::ops::RangeInclusive;
 
-use arrow::array::RecordBatch;
-
 use super::core::{Core, Engine, Late};
 use super::measure::Inputs;
 use super::pending::{Due, Pending};
@@ -15,6 +13,7 @@ use super::ranges::{Ranges, part};
 use super::shape::Grid;
 use super::slots::{Slot, Slots};
 use super::state::{COUNT_MAX, Layout, Row, Table, is_pane};
+use crate::flow::batch::Batch;
 use crate::flow::outbox::Emit;
 use crate::flow::state::{Part, Restored};
 use crate::flow::time::Timestamp;
@@ -46,6 +45,8 @@ struct Group {
     deadline: i64,
     /// How early it appeared among all groups.
     order: i64,
+    /// It has taken rows since the snapshot before.
+    touched: bool,
 }
 
 impl Default for Group {
@@ -58,6 +59,7 @@ impl Default for Group {
             revisions: Vec::new(),
             deadline: i64::MAX,
             order: 0,
+            touched: false,
         }
     }
 }
@@ -93,9 +95,20 @@ impl Group {
     }
 }
 
+/// A pane, and the ends of the first and the last window that it is part of.
+#[derive(Clone, Copy)]
+struct Around {
+    start: i64,
+    end: i64,
+    first_end: i64,
+    last_end: i64,
+}
+
 /// The open windows of all groups.
 pub(super) struct Clocks {
     grid: Grid,
+    /// The pane of the row before: mostly it is that of the next one, too.
+    around: Around,
     representable: RangeInclusive<i64>,
     /// By id.
     groups: Vec<Group>,
@@ -108,6 +121,7 @@ impl Clocks {
     pub(super) fn new(grid: Grid, representable: RangeInclusive<i64>) -> Self {
         Self {
             grid,
+            around: Around { start: 0, end: 0, first_end: 0, last_end: 0 },
             representable,
             groups: Vec::new(),
             slots: Slots::default(),
@@ -116,20 +130,30 @@ impl Clocks {
         }
     }
 
+    /// The pane of a representable time.
+    fn around(&mut self, at: i64) -> Around {
+        if at < self.around.start || at >= self.around.end {
+            let (start, end) = self.grid.pane(at);
+            self.around = Around { start, end, first_end: self.grid.first_end(at), last_end: self.grid.last_end(at) };
+        }
+        self.around
+    }
+
     /// The slot for a row; none where it is late.
     fn place(&mut self, core: &Core, id: GroupId, at: i64) -> Result<Option<Slot>, OperatorError> {
+        let around = self.representable.contains(&at).then(|| self.around(at));
         let group = &mut self.groups[id as usize];
         let closed = group.closed(core);
         if group.seen.is_none() {
             // Of a group that is new, the windows that ended before the floor count as emitted.
             group.fired = group.fired.max(core.fired).max(group.fires(core));
         }
-        if !self.representable.contains(&at) || self.grid.last_end(at) <= closed {
+        let Some(Around { start, first_end, .. }) = around.filter(|around| around.last_end > closed) else {
             return Ok(None);
-        }
-        let (start, _) = self.grid.pane(at);
-        let behind = self.grid.first_end(start) <= group.fired;
-        let after = group.panes.partition_point(|(pane, _)| *pane <= start);
+        };
+        let behind = first_end <= group.fired;
+        let newest = group.panes.last().is_none_or(|(pane, _)| *pane <= start);
+        let after = if newest { group.panes.len() } else { group.panes.partition_point(|(pane, _)| *pane <= start) };
         let known = after.checked_sub(1).map(|index| group.panes[index]).filter(|(pane, _)| *pane == start);
         let slot = match known {
             Some((_, slot)) => slot,
@@ -149,13 +173,13 @@ impl Clocks {
     }
 
     /// Whether a row goes to a pane that may be part of a window that is due, and not folded yet.
-    fn is_due(&self, id: GroupId, at: i64) -> bool {
+    fn is_due(&mut self, id: GroupId, at: i64) -> bool {
         if self.pending.is_empty() || !self.representable.contains(&at) {
             return false;
         }
-        let (start, _) = self.grid.pane(at);
+        let Around { start, first_end, .. } = self.around(at);
         let group = &self.groups[id as usize];
-        self.grid.first_end(start) <= group.fired && group.panes.binary_search_by_key(&start, |(pane, _)| *pane).is_ok()
+        first_end <= group.fired && group.panes.binary_search_by_key(&start, |(pane, _)| *pane).is_ok()
     }
 
     fn fire(grid: &Grid, pending: &mut Pending, group: &mut Group, id: GroupId, end: i64, revise: bool) {
@@ -175,7 +199,10 @@ impl Clocks {
 
     fn deadline(core: &Core, grid: &Grid, group: &Group) -> i64 {
         let lateness = core.setup.allowed_lateness;
-        let later = |end: i64| Timestamp::from_micros(end).plus(lateness).micros();
+        // Under other limits, before a restart, more may have been closed than the group's watermark says now: at once.
+        let closed = core.closed.max(group.closed);
+        let later =
+            |end: i64| if end <= closed { i64::MIN } else { Timestamp::from_micros(end).plus(lateness).micros() };
         let fires = group.next_end(grid).map(|end| if core.setup.late == Late::Update { end } else { later(end) });
         let closes = group.panes.first().map(|(start, _)| later(grid.last_end(*start)));
         fires.unwrap_or(i64::MAX).min(closes.unwrap_or(i64::MAX))
@@ -199,8 +226,8 @@ impl Clocks {
 
     /// Moves the clock of a group.
     fn tick(&mut self, core: &mut Core, id: GroupId, at: i64) {
-        self.ranges.touch(core, id);
         let group = &mut self.groups[id as usize];
+        group.touched = true;
         if group.seen.is_none() {
             // A group's clock is kept until the floor has passed it: without it a late row would open windows again.
             core.groups.hold(id);
@@ -240,21 +267,21 @@ impl Clocks {
     }
 
     fn reserve(&mut self, core: &Core) {
-        if self.groups.len() < core.groups.ids_len() {
-            self.groups.resize_with(core.groups.ids_len(), Group::default);
-        }
+        core.groups.place(&mut self.groups);
     }
 }
 
 impl Engine for Clocks {
-    fn process(&mut self, core: &mut Core, batch: RecordBatch, out: &mut dyn Emit) -> Result<(), OperatorError> {
+    fn process(&mut self, core: &mut Core, batch: Batch, out: &mut dyn Emit) -> Result<(), OperatorError> {
         let admitted = core.admit(batch, out)?;
         self.reserve(core);
         let times = core.times(&admitted.batch);
+        let numbers = core.numbers(&admitted.batch);
         let mut rows = Vec::with_capacity(admitted.ids.len());
-        let mut late = vec![false; admitted.ids.len()];
+        let mut late: Vec<u32> = Vec::new();
         let inputs = Inputs::of(&core.setup.measures, &admitted.batch, core.setup.input.time)?;
         for ((row, at), id) in (0u32..).zip(times.values()).zip(&admitted.ids) {
+            core.look_at(numbers.map(|numbers| numbers[row as usize]));
             if self.is_due(*id, *at) {
                 // As if the batch ended here: floats are then added in the same order in every batch.
                 self.slots.update(&rows, &inputs)?;
@@ -266,14 +293,13 @@ impl Engine for Clocks {
                     rows.push((row, slot));
                     self.tick(core, *id, *at);
                 }
-                None => late[row as usize] = true,
+                None => late.push(row),
             }
+            self.pending.by_row(core);
         }
         self.slots.update(&rows, &inputs)?;
         self.pending.flush(core, &mut self.slots, out)?;
-        admitted.ids.iter().zip(&late).filter(|(_, late)| **late).for_each(|(id, _)| core.groups.forget_unheld(*id));
-        core.set_aside(admitted.batch, |row| late[row], out)?;
-        Ok(())
+        core.set_late_aside(admitted, &late, out)
     }
 
     fn advance(&mut self, core: &mut Core, out: &mut dyn Emit) -> Result<(), OperatorError> {
@@ -283,8 +309,22 @@ impl Engine for Clocks {
         self.pending.flush(core, &mut self.slots, out)
     }
 
+    fn touch(&mut self) {
+        self.ranges.touch_all();
+    }
+
+    fn is_late(&self, _: &Core, _: i64) -> bool {
+        // Whether a row is late depends on its group.
+        false
+    }
+
     fn snapshot(&mut self, core: &Core) -> Result<Vec<Part>, OperatorError> {
         let Self { groups, slots, ranges, .. } = self;
+        for (id, group) in (0..).zip(&mut *groups) {
+            if std::mem::take(&mut group.touched) {
+                ranges.touch(core, id);
+            }
+        }
         let alive = (0..).zip(&*groups).filter(|(_, group)| group.seen.is_some()).map(|(id, _)| id);
         let changed = ranges.changed(core, alive);
         ranges.parts(|range| {

@@ -1,7 +1,7 @@
 //! What the state of a window depends on, in the words of the pipeline file.
 //!
 //! What only says for how long, or of how many groups, state is kept is not part of it (`allowed_lateness`,
-//! `group_idle_after`, `max_groups`, `on_max_groups`): state is taken up whatever they were.
+//! `group_idle_after`, `forget_after`, `max_groups`, `on_max_groups`): state is taken up whatever they were.
 
 use super::core::{Clock, Late, Setup};
 use super::measure::{Arg, Measure};
@@ -133,6 +133,7 @@ mod tests {
             "max_groups = 7",
             "on_max_groups = \"side\"",
             "group_idle_after = \"1d\"",
+            "forget_after = \"1d\"",
         ] {
             assert_eq!(of(&format!("{base}{more}\n"), DataType::Int64), known, "{more}");
         }

@@ -18,6 +18,12 @@
 //! a group that is behind by more than that and has no open window is forgotten. This floor moves in whole minutes of
 //! the stream's watermark ([`Timestamp::whole_steps`](crate::flow::time::Timestamp::whole_steps)).
 //!
+//! At most `max_groups` groups are held at once, by open windows or by clocks; rows of more are refused
+//! (`on_max_groups`). A group that nothing holds any more is remembered until the stream's watermark is `forget_after`
+//! on, so that devices which report now and then are not made and dropped with every window. Those do not count, make
+//! room when it is needed, the longest silent first, and are not part of checkpoints: nothing that comes out depends on
+//! `forget_after`, only memory and speed do.
+//!
 //! ```toml
 //! [operators.by_device]
 //! type = "window"
@@ -30,19 +36,24 @@
 //! late = "update"                  # "side", "drop"
 //! max_groups = 100_000             # 1_000_000
 //! on_max_groups = "side"           # "stop"
+//! workers = 4                      # threads that fold rows, each of its own groups; by the number of cores
+//! forget_after = "1h"              # "10m"
 //! aggregates = { samples = "count(*)", warmest = "max(temp)" }
 //! ```
 //!
-//! [`core`] knows what is late and how to restart; `panes` (tumbling and hopping on the stream's clock, with `sliding`),
+//! [`core`] knows what is late and how to restart; `panes` (tumbling and hopping on the stream's clock, with `pane` and `sliding`),
 //! `clocks` (the same on clocks of groups) and `sessions` keep the state, and write it in parts: by pane, or by key group
 //! (`ranges`); `state` has the layout of the parts, and `identity` what they depend on.
 
+mod arena;
 mod clocks;
 pub mod core;
 mod groups;
 mod identity;
 pub mod measure;
+mod pane;
 mod panes;
+pub mod parallel;
 mod pending;
 mod ranges;
 mod sessions;
@@ -53,4 +64,4 @@ mod slots;
 mod spec;
 mod state;
 
-pub use spec::{GROUP_IDLE_AFTER, KIND, MAX_GROUPS};
+pub use spec::{FORGET_AFTER, GROUP_IDLE_AFTER, KIND, MAX_GROUPS};

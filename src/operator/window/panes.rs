@@ -4,66 +4,32 @@
 //! its groups densely, in order of first appearance, and windows are emitted in that order.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::ops::RangeInclusive;
 
-use arrow::array::{RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::compute::{concat_batches, take};
 use arrow::error::ArrowError;
 
-use super::core::{Core, Engine, Fired, Late};
-use super::groups::Groups;
-use super::measure::{Arena, Inputs};
+use super::core::{Aside, Core, Engine, Fired, Late};
+use super::measure::{Inputs, Measure};
+use super::pane::{First, Merged, PaneMap};
 use super::shape::Grid;
-use super::sliding::{Merged, PANES_MIN, Sliding};
+use super::sliding::{PANES_MIN, Sliding};
 use super::state::{COUNT_MAX, Layout, Table, is_pane};
+use crate::flow::batch::Batch;
 use crate::flow::outbox::Emit;
 use crate::flow::state::{Part, Restored};
 use crate::operator::OperatorError;
 use crate::operator::aggregate::GroupId;
 
-/// No slot.
-pub(super) const NONE: u32 = u32::MAX;
-
 /// A part a pane.
-const PANE: Layout<1> = Layout { name: "pane", numbers: ["start"], partials: true };
+const PANE: Layout<2> = Layout { name: "pane", numbers: ["start", "order"], partials: true };
 
 /// A part a window that has been emitted and is not closed.
 const WINDOW: Layout<2> = Layout { name: "window", numbers: ["end", "revision"], partials: false };
 
-pub(super) struct Pane {
-    /// The slot of a group, by id; [`NONE`] where it has none.
-    slots: Vec<u32>,
-    /// The group of a slot.
-    pub(super) groups: Vec<GroupId>,
-    pub(super) arena: Arena,
-    /// Rows were folded into it since the snapshot before.
-    touched: bool,
-}
-
-impl Pane {
-    fn new(core: &Core) -> Result<Self, ArrowError> {
-        let arena = Arena::new(&core.setup.measures)?;
-        Ok(Self { slots: Vec::new(), groups: Vec::new(), arena, touched: false })
-    }
-
-    fn slots(&mut self, ids: &[GroupId], groups: &mut Groups) -> Vec<u32> {
-        if self.slots.len() < groups.ids_len() {
-            self.slots.resize(groups.ids_len(), NONE);
-        }
-        let slots = ids.iter().map(|id| {
-            let slot = &mut self.slots[*id as usize];
-            if *slot == NONE {
-                *slot = u32::try_from(self.groups.len()).expect("as many as groups");
-                self.groups.push(*id);
-                groups.hold(*id);
-            }
-            *slot
-        });
-        let slots = slots.collect();
-        self.arena.len = self.groups.len();
-        slots
-    }
-}
+/// The groups of a window in order of first appearance, of a worker where that was, and their results.
+pub(super) type Results = (Vec<GroupId>, Vec<First>, Vec<ArrayRef>);
 
 /// The newest revision of a window, by group.
 #[derive(Default)]
@@ -79,34 +45,41 @@ pub(super) struct Panes {
     /// Where a window has so many panes that it is worth it.
     sliding: Option<Sliding>,
     representable: RangeInclusive<i64>,
-    /// By start.
-    panes: BTreeMap<i64, Pane>,
+    map: PaneMap,
+    /// For windows of few panes, and of some groups only.
+    merged: Option<Merged>,
     /// Of windows that have been emitted and are not closed, by end.
     revisions: BTreeMap<i64, Revisions>,
 }
 
 impl Panes {
-    pub(super) fn new(grid: Grid, representable: RangeInclusive<i64>) -> Self {
+    pub(super) fn new(
+        grid: Grid,
+        representable: RangeInclusive<i64>,
+        measures: &[Measure],
+    ) -> Result<Self, ArrowError> {
         let sliding = match grid {
-            Grid::Fixed { size, offset, .. } if grid.panes_len() >= PANES_MIN => Some(Sliding::new(size, offset)),
+            Grid::Fixed { size, offset, .. } if grid.panes_len() >= PANES_MIN => {
+                Some(Sliding::new(size, offset, measures)?)
+            }
             _ => None,
         };
-        Self { grid, sliding, representable, panes: BTreeMap::new(), revisions: BTreeMap::new() }
+        Ok(Self { grid, sliding, representable, map: PaneMap::default(), merged: None, revisions: BTreeMap::new() })
     }
 
-    fn is_late(&self, at: i64, closed: i64) -> bool {
+    fn is_behind(&self, at: i64, closed: i64) -> bool {
         !self.representable.contains(&at) || self.grid.last_end(at) <= closed
     }
 
     /// Sends late rows aside. In most batches there are none, which the least and greatest time show.
-    fn accepted(&self, core: &Core, batch: RecordBatch, out: &mut dyn Emit) -> Result<RecordBatch, OperatorError> {
+    fn accepted(&self, core: &Core, batch: Batch, out: &mut dyn Emit) -> Result<Batch, OperatorError> {
         let times = core.times(&batch);
         let closed = core.closed;
         let (least, greatest) = bounds(times.values());
-        if !self.is_late(least, closed) && !self.is_late(greatest, closed) {
+        if !self.is_behind(least, closed) && !self.is_behind(greatest, closed) {
             return Ok(batch);
         }
-        core.set_aside(batch, |row| self.is_late(times.value(row), closed), out)
+        core.set_aside(batch, Aside::Late, |row| self.is_behind(times.value(row), closed), out)
     }
 
     /// The rows of every pane, by its start.
@@ -125,14 +98,14 @@ impl Panes {
         split
     }
 
-    fn fold(&mut self, core: &mut Core, start: i64, ids: &[GroupId], inputs: &Inputs) -> Result<(), OperatorError> {
-        let pane = match self.panes.entry(start) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(Pane::new(core)?),
-        };
-        let slots = pane.slots(ids, &mut core.groups);
-        pane.arena.update(&slots, inputs)?;
-        pane.touched = true;
+    fn fold(
+        &mut self,
+        core: &mut Core,
+        start: i64,
+        rows: (&[GroupId], Option<&[i64]>),
+        inputs: &Inputs,
+    ) -> Result<(), OperatorError> {
+        self.map.fold(core, start, rows, inputs)?;
         if let Some(sliding) = &mut self.sliding {
             sliding.touch(start);
         }
@@ -149,12 +122,13 @@ impl Panes {
     fn revise(
         &mut self,
         core: &mut Core,
-        (at, id): (i64, GroupId),
+        (at, id, number): (i64, GroupId, Option<i64>),
         inputs: &Inputs,
         out: &mut dyn Emit,
     ) -> Result<(), OperatorError> {
         let (start, _) = self.grid.pane(at);
-        self.fold(core, start, &[id], inputs)?;
+        self.fold(core, start, (&[id], number.as_ref().map(std::slice::from_ref)), inputs)?;
+        core.look_at(number);
         let ends: Vec<i64> = self.grid.ends(start, core.closed, core.fired).collect();
         ends.into_iter().try_for_each(|end| self.fire(core, end, Some(&[id]), out))
     }
@@ -168,20 +142,21 @@ impl Panes {
         out: &mut dyn Emit,
     ) -> Result<(), OperatorError> {
         let start = self.grid.start(end);
-        let (groups, results) = match only {
-            None if self.grid.is_tumbling() => {
-                let Some(pane) = self.panes.get_mut(&start) else { return Ok(()) };
-                (pane.groups.clone(), pane.arena.finish()?)
+        let (groups, firsts, results) = match (only, &mut self.sliding) {
+            (None, _) if self.grid.is_tumbling() => {
+                let Some(pane) = self.map.panes.get_mut(&start) else { return Ok(()) };
+                (pane.groups.clone(), pane.order.iter().map(|order| (start, *order)).collect(), pane.arena.finish()?)
             }
-            _ => {
-                let mut merged = match &mut self.sliding {
-                    Some(sliding) if only.is_none() => sliding.window(core, &mut self.panes, start)?,
-                    _ => self.merged(core, start..end, only)?,
-                };
-                (merged.groups, merged.arena.finish()?)
-            }
+            (None, Some(sliding)) => sliding.window(core, &mut self.map.panes, start)?,
+            _ => self.merge(core, start..end, only)?,
         };
-        let mut fired = Fired { starts: vec![start; groups.len()], ends: vec![end; groups.len()], ..Fired::default() };
+        let turns = match only {
+            None => firsts.into_iter().map(|(pane, order)| [end, pane, order]).collect(),
+            Some(only) if core.is_worker => only.iter().map(|_| core.turn_of_row(end)).collect(),
+            Some(_) => Vec::new(),
+        };
+        let mut fired =
+            Fired { starts: vec![start; groups.len()], ends: vec![end; groups.len()], turns, ..Fired::default() };
         if core.setup.late == Late::Update {
             let revisions = self.revisions.entry(end).or_default();
             revisions.touched = true;
@@ -193,27 +168,25 @@ impl Panes {
         core.emit(fired, results, out)
     }
 
-    /// The merge of some panes, for some groups only where they are given.
-    fn merged(
+    /// The groups of some panes and their results, of some groups only where they are given.
+    fn merge(
         &mut self,
         core: &Core,
         range: std::ops::Range<i64>,
         only: Option<&[GroupId]>,
-    ) -> Result<Merged, OperatorError> {
-        let mut merged = Merged::new(core)?;
-        for pane in self.panes.range_mut(range).map(|(_, pane)| pane) {
-            let Some(only) = only else {
-                merged.add(core, &pane.groups, &pane.arena.partial()?)?;
-                continue;
-            };
-            let slot = |id: &GroupId| pane.slots.get(*id as usize).copied().filter(|slot| *slot != NONE);
-            let mut slots: Vec<u32> = only.iter().filter_map(slot).collect();
-            // In order of first appearance, whatever the ids are.
-            slots.sort_unstable();
-            let groups: Vec<GroupId> = slots.iter().map(|slot| pane.groups[*slot as usize]).collect();
-            merged.add(core, &groups, &pane.arena.partial_of(&slots)?)?;
+    ) -> Result<Results, OperatorError> {
+        let merged = match &mut self.merged {
+            Some(merged) => merged,
+            none => none.insert(Merged::new(core)?),
+        };
+        merged.clear(core)?;
+        for (start, pane) in self.map.panes.range_mut(range) {
+            match only {
+                None => merged.add(core, *start, pane)?,
+                Some(only) => merged.add_some(core, pane, only)?,
+            }
         }
-        Ok(merged)
+        Ok((merged.groups.clone(), merged.firsts.clone(), merged.arena.finish()?))
     }
 
     /// The end of the next window that has rows, after those that have been emitted.
@@ -221,25 +194,34 @@ impl Panes {
         // A pane that ended before the last window that was emitted began is in no window to come.
         let from = if fired == i64::MIN { i64::MIN } else { self.grid.start_bound(fired) };
         let start =
-            self.panes.range(from..).map(|(start, _)| *start).find(|start| self.grid.last_end(*start) > fired)?;
+            self.map.panes.range(from..).map(|(start, _)| *start).find(|start| self.grid.last_end(*start) > fired)?;
         Some(self.grid.first_end(start.max(fired)))
     }
 
-    fn evict(&mut self, core: &mut Core) {
-        let closed = core.closed;
-        while let Some(entry) = self.panes.first_entry() {
-            if self.grid.last_end(*entry.key()) > closed {
-                break;
-            }
-            entry.remove().groups.iter().for_each(|group| core.groups.release(*group));
-        }
+    fn evict(&mut self, core: &mut Core) -> Result<(), OperatorError> {
+        let (grid, closed) = (&self.grid, core.closed);
+        while self.map.close_first(core, |start| grid.last_end(start) <= closed)? {}
         while let Some(entry) = self.revisions.first_entry() {
             if *entry.key() > closed {
                 break;
             }
             entry.remove();
         }
+        Ok(())
     }
+}
+
+/// The rows of a pane in the order in which their groups appeared.
+fn in_order(table: Table<2>) -> Result<Table<2>, OperatorError> {
+    if table.rows.is_sorted_by_key(|([_, order], _)| *order) {
+        return Ok(table);
+    }
+    let mut places: Vec<u32> = (0..).take(table.rows.len()).collect();
+    places.sort_by_key(|place| table.rows[*place as usize].0[1]);
+    let rows = places.iter().map(|place| table.rows[*place as usize]).collect();
+    let places = UInt32Array::from(places);
+    let some = |columns: &Vec<ArrayRef>| columns.iter().map(|column| take(column, &places, None)).collect();
+    Ok(Table { rows, partial: table.partial.iter().map(some).collect::<Result<_, ArrowError>>()? })
 }
 
 fn bounds(times: &[i64]) -> (i64, i64) {
@@ -247,7 +229,7 @@ fn bounds(times: &[i64]) -> (i64, i64) {
 }
 
 impl Engine for Panes {
-    fn process(&mut self, core: &mut Core, batch: RecordBatch, out: &mut dyn Emit) -> Result<(), OperatorError> {
+    fn process(&mut self, core: &mut Core, batch: Batch, out: &mut dyn Emit) -> Result<(), OperatorError> {
         let batch = self.accepted(core, batch, out)?;
         let admitted = core.admit(batch, out)?;
         if admitted.ids.is_empty() {
@@ -255,11 +237,12 @@ impl Engine for Panes {
         }
         let inputs = Inputs::of(&core.setup.measures, &admitted.batch, core.setup.input.time)?;
         let times = core.times(&admitted.batch);
+        let numbers = core.numbers(&admitted.batch);
         let (least, greatest) = bounds(times.values());
         let (start, end) = self.grid.pane(least);
         let mut revising = Vec::new();
         if greatest < end && !self.is_revised(core, start) {
-            self.fold(core, start, &admitted.ids, &inputs)?;
+            self.fold(core, start, (&admitted.ids, numbers), &inputs)?;
         } else {
             for (start, mut rows) in self.split(times.values()) {
                 if self.is_revised(core, start) {
@@ -270,16 +253,20 @@ impl Engine for Panes {
                 let run = *first as usize..*last as usize + 1;
                 if run.len() == rows.len() {
                     // Rows ascend, so these stand side by side: nothing need be copied.
-                    self.fold(core, start, &admitted.ids[run.clone()], &inputs.slice(run))?;
+                    let numbers = numbers.map(|numbers| &numbers[run.clone()]);
+                    self.fold(core, start, (&admitted.ids[run.clone()], numbers), &inputs.slice(run))?;
                     continue;
                 }
                 let ids: Vec<GroupId> = rows.iter().map(|row| admitted.ids[*row as usize]).collect();
-                self.fold(core, start, &ids, &inputs.take(&UInt32Array::from(rows))?)?;
+                let of_rows: Option<Vec<i64>> =
+                    numbers.map(|numbers| rows.iter().map(|row| numbers[*row as usize]).collect());
+                self.fold(core, start, (&ids, of_rows.as_deref()), &inputs.take(&UInt32Array::from(rows))?)?;
             }
         }
         revising.sort_unstable();
         for row in revising {
-            let of = (times.value(row as usize), admitted.ids[row as usize]);
+            let number = numbers.map(|numbers| numbers[row as usize]);
+            let of = (times.value(row as usize), admitted.ids[row as usize], number);
             self.revise(core, of, &inputs.take(&UInt32Array::from(vec![row]))?, out)?;
         }
         Ok(())
@@ -292,19 +279,19 @@ impl Engine for Panes {
             core.fired = end;
         }
         core.fired = core.fired.max(until);
-        self.evict(core);
-        Ok(())
+        self.evict(core)
     }
 
     fn snapshot(&mut self, core: &Core) -> Result<Vec<Part>, OperatorError> {
         let mut parts = Vec::new();
-        for (start, pane) in &mut self.panes {
+        for (start, pane) in &mut self.map.panes {
             let name = PANE.part(*start);
             if !std::mem::take(&mut pane.touched) {
                 parts.push(Part::same(name));
                 continue;
             }
-            let rows = pane.groups.iter().map(|group| ([*start], *group)).collect();
+            let row = |(slot, group): (usize, &GroupId)| ([*start, pane.order_of(slot)], *group);
+            let rows = pane.groups.iter().enumerate().map(row).collect();
             let table = Table { rows, partial: pane.arena.partial()? };
             parts.push(Part::changed(name, PANE.encode(core, table)?));
         }
@@ -320,17 +307,33 @@ impl Engine for Panes {
         Ok(parts)
     }
 
+    fn touch(&mut self) {
+        self.map.panes.values_mut().for_each(|pane| pane.touched = true);
+        self.revisions.values_mut().for_each(|revisions| revisions.touched = true);
+    }
+
+    fn is_late(&self, core: &Core, at: i64) -> bool {
+        self.is_behind(at, core.closed)
+    }
+
     fn restore(&mut self, core: &mut Core, parts: &[&Restored]) -> Result<(), OperatorError> {
+        let mut panes: BTreeMap<i64, Vec<&RecordBatch>> = BTreeMap::new();
         for (name, batch) in parts {
             if let Some(start) = PANE.number(name) {
-                let table = PANE.decode(core, batch)?;
-                self.restore_pane(core, start, &table)?;
+                panes.entry(start).or_default().push(batch);
             } else if let Some(end) = WINDOW.number(name) {
                 let table = WINDOW.decode(core, batch)?;
                 self.restore_window(core, end, &table)?;
             } else {
                 return Err(OperatorError::Stateless);
             }
+        }
+        for (start, batches) in panes {
+            // Of several workers: what each of them wrote is not all that there is.
+            let several = batches.len() > 1;
+            let batch = concat_batches(&batches[0].schema(), batches).map_err(|_| OperatorError::Stateless)?;
+            let table = PANE.decode(core, &batch)?;
+            self.restore_pane(core, start, table, several)?;
         }
         // A group with a revision has rows in the window, and they in turn are held by panes.
         let mut revised = self.revisions.values().flat_map(|revisions| revisions.newest.keys());
@@ -342,25 +345,27 @@ impl Engine for Panes {
 }
 
 impl Panes {
-    fn restore_pane(&mut self, core: &mut Core, start: i64, table: &Table<1>) -> Result<(), OperatorError> {
-        if !is_pane(&core.setup.shape, start) || table.rows.iter().any(|([of], _)| *of != start) {
+    fn restore_pane(
+        &mut self,
+        core: &mut Core,
+        start: i64,
+        table: Table<2>,
+        several: bool,
+    ) -> Result<(), OperatorError> {
+        let fits = |([of, order], _): &([i64; 2], GroupId)| *of == start && (0..=COUNT_MAX).contains(order);
+        if !is_pane(&core.setup.shape, start) || !table.rows.iter().all(fits) {
             return Err(OperatorError::Stateless);
         }
+        let table = in_order(table)?;
         if table.rows.is_empty() {
             return Ok(());
         }
-        let pane = match self.panes.entry(start) {
-            Entry::Occupied(entry) => {
-                // Of several workers: what each of them wrote is not all that there is.
-                let pane = entry.into_mut();
-                pane.touched = true;
-                pane
-            }
-            Entry::Vacant(entry) => entry.insert(Pane::new(core)?),
-        };
         let ids: Vec<GroupId> = table.rows.iter().map(|(_, group)| *group).collect();
-        let slots = pane.slots(&ids, &mut core.groups);
-        pane.arena.merge(&slots, &table.partial).map_err(|_| OperatorError::Stateless)
+        let orders: Vec<i64> = table.rows.iter().map(|([_, order], _)| *order).collect();
+        let numbers = core.is_worker.then_some(&*orders);
+        let (pane, slots) = self.map.place(core, start, &ids, numbers)?;
+        pane.touched |= several;
+        pane.arena.merge(slots, &table.partial).map_err(|_| OperatorError::Stateless)
     }
 
     fn restore_window(&mut self, core: &Core, end: i64, table: &Table<2>) -> Result<(), OperatorError> {

@@ -4,6 +4,7 @@
 //! row is folded into a slot of a window that is due: what is due is emitted before a row that comes after it.
 
 use super::core::{Core, Fired};
+use super::parallel::in_turn::Turn;
 use super::slots::{Slot, Slots};
 use crate::flow::outbox::Emit;
 use crate::operator::OperatorError;
@@ -25,6 +26,10 @@ pub(super) struct Due {
 #[derive(Default)]
 pub(super) struct Pending {
     due: Vec<Due>,
+    /// When one operator would emit each of `due`, where rows make them due; of a worker only.
+    turns: Vec<Turn>,
+    /// How many were due in this batch.
+    count: i64,
     /// Slots that no window needs any more.
     pub(super) freed: Vec<Slot>,
     /// Groups that are held once less, an entry a time.
@@ -40,6 +45,14 @@ impl Pending {
         self.due.push(due);
     }
 
+    /// What has become due since the last call was made so by the row at hand.
+    pub(super) fn by_row(&mut self, core: &Core) {
+        while core.is_worker && self.turns.len() < self.due.len() {
+            self.turns.push(core.turn_of_row(self.count));
+            self.count += 1;
+        }
+    }
+
     /// Puts windows that are due at the same moment of the stream in order of time.
     pub(super) fn sort(&mut self) {
         self.due.sort_by_key(|due| (due.end, due.start, due.order));
@@ -49,6 +62,10 @@ impl Pending {
     pub(super) fn emit(&mut self, core: &mut Core, slots: &mut Slots, out: &mut dyn Emit) -> Result<(), OperatorError> {
         if !self.due.is_empty() {
             let due = std::mem::take(&mut self.due);
+            let mut turns = std::mem::take(&mut self.turns);
+            if core.is_worker && turns.is_empty() {
+                turns.extend(due.iter().map(|due| [due.end, due.start, due.order]));
+            }
             let lists = due.iter().map(|due| due.slots.as_slice());
             let results = slots.merged(&core.setup.measures, lists)?.finish()?;
             let fired = Fired {
@@ -56,6 +73,7 @@ impl Pending {
                 ends: due.iter().map(|due| due.end).collect(),
                 groups: due.iter().map(|due| due.group).collect(),
                 revisions: due.iter().map(|due| due.revision).collect(),
+                turns,
             };
             core.emit(fired, results, out)?;
         }

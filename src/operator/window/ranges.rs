@@ -41,6 +41,11 @@ impl Ranges {
         self.ranges[range_of(core.groups.key_group(id))].touched = true;
     }
 
+    /// Everything has to be written anew.
+    pub(super) fn touch_all(&mut self) {
+        self.ranges.iter_mut().for_each(|range| range.touched = true);
+    }
+
     /// The groups of every range that has changed, out of all that there are.
     pub(super) fn changed(&self, core: &Core, ids: impl Iterator<Item = GroupId>) -> Vec<Vec<GroupId>> {
         let mut changed = vec![Vec::new(); RANGES];

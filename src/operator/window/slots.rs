@@ -4,7 +4,9 @@ use arrow::array::{ArrayRef, UInt32Array};
 use arrow::compute::{concat, take};
 use arrow::error::ArrowError;
 
-use super::measure::{Arena, Inputs, Measure, no_partial};
+use super::arena::{Arena, Boxed, Partial};
+use super::measure::{Inputs, Measure};
+use crate::operator::aggregate::GroupId;
 
 /// How many slots a chunk has. A chunk is freed when its last slot is.
 const CHUNK_SLOTS: u32 = 1_024;
@@ -12,13 +14,61 @@ const CHUNK_SLOTS: u32 = 1_024;
 /// A place for the state of one pane or session of one group.
 pub(super) type Slot = u32;
 
+/// No list.
+const NONE: u32 = u32::MAX;
+
 /// Some of the slots of a list: those in one chunk.
+#[derive(Default)]
 struct OfChunk {
     index: u32,
-    /// Their positions in the list.
-    positions: Vec<u32>,
+    /// Their rows.
+    rows: Vec<u32>,
     /// Their places in the chunk.
-    slots: Vec<u32>,
+    slots: Vec<GroupId>,
+}
+
+/// Slots by the chunk that they are in.
+#[derive(Default)]
+struct ByChunk {
+    /// The list of a chunk; in between all [`NONE`].
+    places: Vec<u32>,
+    /// The first so many are in use; the others are there for their space.
+    lists: Vec<OfChunk>,
+    lists_len: usize,
+}
+
+impl ByChunk {
+    fn sort(&mut self, chunks_len: usize, pairs: impl Iterator<Item = (u32, Slot)>) -> &[OfChunk] {
+        self.places.resize(chunks_len.max(self.places.len()), NONE);
+        self.lists_len = 0;
+        for (row, slot) in pairs {
+            let index = slot / CHUNK_SLOTS;
+            let mut place = self.places[index as usize];
+            if place == NONE {
+                place = self.begin(index);
+            }
+            let list = &mut self.lists[place as usize];
+            list.rows.push(row);
+            list.slots.push(slot % CHUNK_SLOTS);
+        }
+        let lists = &self.lists[..self.lists_len];
+        lists.iter().for_each(|list| self.places[list.index as usize] = NONE);
+        lists
+    }
+
+    fn begin(&mut self, index: u32) -> u32 {
+        if self.lists_len == self.lists.len() {
+            self.lists.push(OfChunk::default());
+        }
+        let list = &mut self.lists[self.lists_len];
+        list.index = index;
+        list.rows.clear();
+        list.slots.clear();
+        let place = u32::try_from(self.lists_len).expect("slots are counted in 32 bits");
+        self.places[index as usize] = place;
+        self.lists_len += 1;
+        place
+    }
 }
 
 /// Slots, in chunks.
@@ -29,6 +79,7 @@ pub(super) struct Slots {
     current: Option<u32>,
     /// Places of chunks that are gone.
     free: Vec<u32>,
+    sorter: ByChunk,
 }
 
 struct Chunk {
@@ -52,7 +103,9 @@ impl Slots {
     }
 
     fn grow(&mut self, measures: &[Measure]) -> Result<u32, ArrowError> {
-        let chunk = Some(Chunk { arena: Arena::new(measures)?, live: 0 });
+        let mut arena = Arena::new(measures)?;
+        arena.fused.reserve(CHUNK_SLOTS as usize);
+        let chunk = Some(Chunk { arena, live: 0 });
         let index = if let Some(index) = self.free.pop() {
             self.chunks[index as usize] = chunk;
             index
@@ -78,70 +131,58 @@ impl Slots {
         }
     }
 
-    /// Slots by the chunk that they are in.
-    fn by_chunk(&self, slots: impl Iterator<Item = Slot>) -> Vec<OfChunk> {
-        let mut chunks: Vec<OfChunk> = Vec::new();
-        let mut places = vec![None; self.chunks.len()];
-        for (position, slot) in (0u32..).zip(slots) {
-            let index = slot / CHUNK_SLOTS;
-            let place = *places[index as usize].get_or_insert_with(|| {
-                chunks.push(OfChunk { index, positions: Vec::new(), slots: Vec::new() });
-                chunks.len() - 1
-            });
-            chunks[place].positions.push(position);
-            chunks[place].slots.push(slot % CHUNK_SLOTS);
-        }
-        chunks
-    }
-
     /// Folds rows into their slots: of each pair the row's number and its slot.
     pub(super) fn update(&mut self, rows: &[(u32, Slot)], inputs: &Inputs) -> Result<(), ArrowError> {
-        for chunk in self.by_chunk(rows.iter().map(|(_, slot)| *slot)) {
-            let arena = self.arena(chunk.index);
-            if chunk.slots.len() == inputs.len() {
-                // All rows of the batch, in order.
-                arena.update(&chunk.slots, inputs)?;
-                continue;
-            }
-            let rows = UInt32Array::from_iter_values(chunk.positions.iter().map(|position| rows[*position as usize].0));
-            arena.update(&chunk.slots, &inputs.take(&rows)?)?;
+        let Self { chunks, sorter, .. } = self;
+        for list in sorter.sort(chunks.len(), rows.iter().copied()) {
+            arena(chunks, list.index).update_some(&list.slots, &list.rows, inputs)?;
         }
         Ok(())
     }
 
     /// Folds partials into slots, row by row.
-    pub(super) fn merge(&mut self, slots: &[Slot], partial: &[Vec<ArrayRef>]) -> Result<(), ArrowError> {
-        for chunk in self.by_chunk(slots.iter().copied()) {
-            let rows = UInt32Array::from(chunk.positions);
+    pub(super) fn merge(&mut self, slots: &[Slot], partial: &Partial) -> Result<(), ArrowError> {
+        let Self { chunks, sorter, .. } = self;
+        for list in sorter.sort(chunks.len(), (0..).zip(slots.iter().copied())) {
+            let rows = UInt32Array::from(list.rows.clone());
             let some = |columns: &Vec<ArrayRef>| {
                 columns.iter().map(|column| take(column, &rows, None)).collect::<Result<Vec<_>, _>>()
             };
             let partial = partial.iter().map(some).collect::<Result<Vec<_>, _>>()?;
-            self.arena(chunk.index).merge(&chunk.slots, &partial)?;
+            arena(chunks, list.index).merge(&list.slots, &partial)?;
         }
         Ok(())
     }
 
     /// What has been folded into some of the slots, in their order.
-    pub(super) fn partial_of(
-        &mut self,
-        measures: &[Measure],
-        slots: &[Slot],
-    ) -> Result<Vec<Vec<ArrayRef>>, ArrowError> {
-        let chunks = self.by_chunk(slots.iter().copied());
-        let [one] = chunks.as_slice() else {
-            let mut partials = vec![no_partial(measures)];
-            let mut places = vec![0; slots.len()];
-            let positions = chunks.iter().flat_map(|chunk| &chunk.positions);
-            positions.zip(0u32..).for_each(|(position, place)| places[*position as usize] = place);
-            for chunk in &chunks {
-                partials.push(self.arena(chunk.index).partial_of(&chunk.slots)?);
-            }
-            let places = UInt32Array::from(places);
-            let some = |columns: Vec<ArrayRef>| columns.iter().map(|column| take(column, &places, None)).collect();
-            return stacked(&partials)?.into_iter().map(some).collect();
-        };
-        self.arena(one.index).partial_of(&one.slots)
+    pub(super) fn partial_of(&mut self, measures: &[Measure], slots: &[Slot]) -> Result<Partial, ArrowError> {
+        let whole = Arena::new(measures)?;
+        let mut some = whole.fused.fresh();
+        for run in slots.chunk_by(|slot, next| slot / CHUNK_SLOTS == next / CHUNK_SLOTS) {
+            let places: Vec<GroupId> = run.iter().map(|slot| slot % CHUNK_SLOTS).collect();
+            some.extend(&arena(&mut self.chunks, run[0] / CHUNK_SLOTS).fused, &places);
+        }
+        whole.whole(&some, self.boxed_of(measures, &whole.boxed, slots)?)
+    }
+
+    /// The same of the measures that are not simple.
+    fn boxed_of(&mut self, measures: &[Measure], boxed: &Boxed, slots: &[Slot]) -> Result<Partial, ArrowError> {
+        if boxed.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Self { chunks, sorter, .. } = self;
+        let lists = sorter.sort(chunks.len(), (0..).zip(slots.iter().copied()));
+        let mut partials = vec![boxed.no_partial(measures)];
+        let mut places = vec![0; slots.len()];
+        let positions = lists.iter().flat_map(|list| &list.rows);
+        positions.zip(0u32..).for_each(|(position, place)| places[*position as usize] = place);
+        for list in lists {
+            let arena = arena(chunks, list.index);
+            partials.push(arena.boxed.partial_of(arena.len, &list.slots)?);
+        }
+        let places = UInt32Array::from(places);
+        let some = |columns: Vec<ArrayRef>| columns.iter().map(|column| take(column, &places, None)).collect();
+        stacked(&partials)?.into_iter().map(some).collect()
     }
 
     /// The merge of each list of slots, a row a list. The slots of a list are merged in its order, wherever they are:
@@ -158,19 +199,23 @@ impl Slots {
             slots.extend_from_slice(list);
             owners.resize(slots.len(), owner);
         }
-        if !slots.is_empty() {
-            merged.merge(&owners, &self.partial_of(measures, &slots)?)?;
+        merged.fused.reserve(merged.len);
+        for (slot, owner) in slots.iter().zip(&owners) {
+            let from = &arena(&mut self.chunks, slot / CHUNK_SLOTS).fused;
+            merged.fused.merge_one(*owner, from, slot % CHUNK_SLOTS);
         }
+        let partial = self.boxed_of(measures, &merged.boxed, &slots)?;
+        merged.boxed.merge(&owners, merged.len, &partial)?;
         Ok(merged)
-    }
-
-    fn arena(&mut self, index: u32) -> &mut Arena {
-        &mut self.chunks[index as usize].as_mut().expect("a slot that was taken").arena
     }
 }
 
+fn arena(chunks: &mut [Option<Chunk>], index: u32) -> &mut Arena {
+    &mut chunks[index as usize].as_mut().expect("a slot that was taken").arena
+}
+
 /// Partials, one below the other.
-fn stacked(partials: &[Vec<Vec<ArrayRef>>]) -> Result<Vec<Vec<ArrayRef>>, ArrowError> {
+fn stacked(partials: &[Partial]) -> Result<Partial, ArrowError> {
     let first = partials.first().map(Vec::as_slice).unwrap_or_default();
     let column = |measure: usize, column: usize| {
         concat(&partials.iter().map(|partial| partial[measure][column].as_ref()).collect::<Vec<_>>())

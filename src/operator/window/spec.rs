@@ -1,8 +1,11 @@
 //! The `window` operator as a pipeline file describes it.
 
+use arrow::error::ArrowError;
+
 use super::core::{Clock, Late, Overflow, Setup, Windows};
 use super::identity::identity;
 use super::measure::{Arg, Measure};
+use super::parallel::{Parallel, WORKERS_MAX};
 use super::setting::{length, shape};
 use super::shape::Shape;
 use crate::component::{Fault, Kind, Name, Setting, Settings};
@@ -10,7 +13,7 @@ use crate::expr;
 use crate::flow::schema::StreamSchema;
 use crate::flow::time::Span;
 use crate::operator::aggregate::{AGGREGATES, kernel};
-use crate::operator::{Bound, OperatorSpec};
+use crate::operator::{Bound, Operator, OperatorSpec};
 
 /// `type = "window"`.
 pub const KIND: Kind<dyn OperatorSpec> =
@@ -21,6 +24,12 @@ pub const MAX_GROUPS: usize = 1_000_000;
 
 /// How far a group's own watermark may stay behind the stream's, unless `group_idle_after` says otherwise.
 pub const GROUP_IDLE_AFTER: Span = Span::from_secs(3_600);
+
+/// How long a group that no window holds is remembered, unless `forget_after` says otherwise.
+pub const FORGET_AFTER: Span = Span::from_secs(600);
+
+/// How many workers an operator has at most that does not say.
+const DEFAULT_WORKERS_MAX: usize = 8;
 
 /// The columns that every window has.
 const OWN_COLUMNS: [&str; 2] = ["window_start", "window_end"];
@@ -38,6 +47,9 @@ struct Spec {
     drops: bool,
     max_groups: usize,
     overflow: Overflow,
+    forget_after: Span,
+    /// How many; by the number of cores where it is not set.
+    workers: Option<usize>,
     /// Names and SQL texts.
     aggregates: Vec<(Name, Name)>,
 }
@@ -54,6 +66,8 @@ fn parse(settings: &mut Settings) -> Option<Box<dyn OperatorSpec>> {
     let max_groups = settings.or("max_groups", MAX_GROUPS);
     let overflow = [("stop", Overflow::Stop), ("side", Overflow::Side)];
     let overflow = settings.choice("on_max_groups", &overflow, Overflow::Stop);
+    let forget_after = length(settings, "forget_after").map_or(FORGET_AFTER, |(span, _)| span);
+    let workers = workers(settings);
     let aggregates = aggregates(settings);
     repeated(settings, &group_by);
     if settings.faults_len() > before {
@@ -71,6 +85,8 @@ fn parse(settings: &mut Settings) -> Option<Box<dyn OperatorSpec>> {
         drops,
         max_groups,
         overflow,
+        forget_after,
+        workers,
         aggregates,
     }))
 }
@@ -82,6 +98,28 @@ fn group_idle_after(settings: &mut Settings, clock: Clock) -> Span {
         settings.fault(Fault::new(at, "`group_idle_after` is for clock = \"group\""));
     }
     span
+}
+
+/// `workers`.
+fn workers(settings: &mut Settings) -> Option<usize> {
+    let (name, node) = settings.take("workers")?;
+    match usize::read(&node) {
+        Ok(count @ 1..=WORKERS_MAX) => return Some(count),
+        Ok(count) => {
+            let what = format!("`{}`: expected 1 to {WORKERS_MAX}, got {count}", name.text);
+            settings.fault(Fault::new(node.at, what));
+        }
+        Err(why) => {
+            let why = why.unwrap_or_else(|| format!("expected how many, got {}", node.value.type_name()));
+            settings.fault(Fault::new(node.at, format!("`{}`: {why}", name.text)));
+        }
+    }
+    None
+}
+
+/// How many workers an operator has that does not say: where cores are few, others have work enough for them.
+fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 4).clamp(1, DEFAULT_WORKERS_MAX))
 }
 
 fn repeated(settings: &Settings, group_by: &[Name]) {
@@ -201,16 +239,23 @@ impl OperatorSpec for Spec {
             late: self.late,
             groups_max: self.max_groups,
             overflow: self.overflow,
+            forget_after: self.forget_after,
         };
         let (output, identity) = (setup.output(), identity(&setup, &self.aggregates));
-        let windows = Windows::new(setup).map_err(|error| {
+        // One group has one worker.
+        let workers = if self.group_by.is_empty() { 1 } else { self.workers.unwrap_or_else(default_workers) };
+        let operator: Result<Box<dyn Operator>, ArrowError> = match workers {
+            1 => Windows::new(setup).map(|windows| Box::new(windows) as _),
+            _ => Parallel::new(setup, workers).map(|windows| Box::new(windows) as _),
+        };
+        let operator = operator.map_err(|error| {
             let at = self.group_by.first().map_or(0..0, |name| name.at.clone());
             vec![Fault::new(at, format!("`group_by`: cannot group by these columns: {error}"))]
         })?;
         Ok(Bound {
             output,
             side: (!self.drops).then(|| ("late", input.clone())),
-            operator: Box::new(windows),
+            operator,
             about: self.about(),
             identity,
         })
@@ -218,6 +263,10 @@ impl OperatorSpec for Spec {
 
     fn gathers(&self) -> bool {
         true
+    }
+
+    fn groups_by(&self) -> Vec<String> {
+        self.group_by.iter().map(|name| name.text.clone()).collect()
     }
 }
 
@@ -235,6 +284,9 @@ impl Spec {
             about.push_str(&format!(", open {} longer", self.allowed_lateness));
         }
         about.push_str(&format!(", at most {} groups", self.max_groups));
+        if let Some(workers) = self.workers.filter(|workers| *workers > 1) {
+            about.push_str(&format!(", {workers} workers"));
+        }
         about
     }
 }

@@ -2,14 +2,15 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use ::parquet::arrow::ArrowWriter;
 use ::parquet::file::metadata::KeyValue;
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 
 use crate::disk::DiskFile;
 use crate::sink::parquet::carry::Place;
+use crate::sink::parquet::recipe::{Encoder, Recipe};
 use crate::sink::parquet::tmp::Tmp;
 use crate::sink::parquet::weight::weight;
 use crate::sink::{PreparedFile, SinkError};
@@ -71,18 +72,14 @@ pub(super) struct OpenFile {
     waiting: Vec<RecordBatch>,
     waiting_rows: usize,
     waiting_bytes: usize,
-    writer: ArrowWriter<Vec<u8>>,
+    recipe: Arc<Recipe>,
+    /// From the first hand-over on, whose rows decide how columns are encoded.
+    encoder: Option<Encoder>,
     spool: Spool,
 }
 
 impl OpenFile {
-    pub(super) fn new(
-        folder: PathBuf,
-        opened: Place,
-        path: PathBuf,
-        writer: ArrowWriter<Vec<u8>>,
-        encode_rows: usize,
-    ) -> Self {
+    pub(super) fn new(folder: PathBuf, opened: Place, path: PathBuf, recipe: Arc<Recipe>, encode_rows: usize) -> Self {
         Self {
             folder,
             opened,
@@ -96,7 +93,8 @@ impl OpenFile {
             waiting: Vec::new(),
             waiting_rows: 0,
             waiting_bytes: 0,
-            writer,
+            recipe,
+            encoder: None,
             spool: Spool { path, file: None, flushed: 0, pending: Vec::new() },
         }
     }
@@ -131,36 +129,38 @@ impl OpenFile {
 
     /// Hands what waits to the encoder.
     fn encode(&mut self) -> Result<(), SinkError> {
+        let all = self.waiting_rows < self.encode_rows;
         (self.waiting_rows, self.waiting_bytes) = (0, 0);
         let waiting = std::mem::take(&mut self.waiting);
-        let encoded = match waiting.as_slice() {
-            [] => Ok(()),
-            [rows] => self.writer.write(rows),
-            [first, ..] => match concat_batches(first.schema_ref(), &waiting) {
-                Ok(rows) => self.writer.write(&rows),
-                Err(error) => Err(error.into()),
-            },
+        let rows = match waiting.as_slice() {
+            [] if self.encoder.is_some() => return Ok(()),
+            [rows] => rows.clone(),
+            more => concat_batches(&self.recipe.schema, more).map_err(|error| encoding(&error.into()))?,
         };
-        self.spool.pending.append(self.writer.inner_mut());
-        encoded.map_err(|error| encoding(&error))
+        let encoder = match &mut self.encoder {
+            Some(encoder) => encoder,
+            none => none.insert(self.recipe.begin(&rows, all).map_err(|error| encoding(&error))?),
+        };
+        encoder.write(&rows, &mut self.spool.pending).map_err(|error| encoding(&error))
     }
 
     /// Ends the row group early, so that its rows cost no more memory than their encoded form.
     pub(super) fn end_row_group(&mut self) -> Result<(), SinkError> {
         self.encode()?;
-        self.writer.flush().map_err(|error| encoding(&error))?;
-        self.spool.pending.append(self.writer.inner_mut());
-        Ok(())
+        let encoder = self.encoder.as_mut();
+        encoder
+            .map_or(Ok(()), |encoder| encoder.end_row_group(&mut self.spool.pending))
+            .map_err(|error| encoding(&error))
     }
 
     /// Memory held by rows that are not encoded to the end.
     pub(super) fn buffered(&self) -> usize {
-        self.writer.memory_size() + self.waiting_bytes
+        self.encoder.as_ref().map_or(0, Encoder::memory) + self.waiting_bytes
     }
 
     /// About how large the file would be.
     pub(super) fn bytes(&self) -> u64 {
-        (self.writer.bytes_written() + self.writer.in_progress_size() + self.waiting_bytes) as u64
+        (self.encoder.as_ref().map_or(0, Encoder::bytes) + self.waiting_bytes) as u64
     }
 
     /// Writes what is encoded, once it is worth a system call.
@@ -174,11 +174,9 @@ impl OpenFile {
     /// Encodes the rest, in memory.
     pub(super) fn close(mut self, metadata: Vec<KeyValue>) -> Result<ClosedFile, SinkError> {
         self.encode()?;
-        for entry in metadata {
-            self.writer.append_key_value_metadata(entry);
-        }
         let mut spool = self.spool;
-        spool.pending.append(&mut self.writer.into_inner().map_err(|error| encoding(&error))?);
+        let finished = self.encoder.map_or(Ok(()), |encoder| encoder.finish(metadata, &mut spool.pending));
+        finished.map_err(|error| encoding(&error))?;
         let rows = self.rows as u64;
         Ok(ClosedFile { folder: self.folder, rows, spool, durable: false, target: None })
     }

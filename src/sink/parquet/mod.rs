@@ -11,14 +11,20 @@
 //! one part for each epoch that brought some, and after a restart the file is encoded again from its beginning. A stop
 //! closes every file.
 //!
+//! How a column is encoded is decided by the first rows of its file, those of the first hand-over to the encoder: deltas or a
+//! dictionary for whole numbers and times; a dictionary or bytes apart for floats; a dictionary, or lengths or shared
+//! beginnings apart, for text. The rows wait for it no longer than for the hand-over itself.
+//!
 //! A file is closed early where more than `max_partitions` would take rows (the one whose last row is the oldest), and with
 //! `roll` where one epoch brings open files more than 256 MiB together, or where 1,024 epochs have brought rows to it. A row
 //! group is ended early where those of all files together take more than 256 MiB. All of it is decided by the rows alone.
 
 mod bounds;
 mod carry;
+mod encoding;
 mod file;
 mod keys;
+mod recipe;
 mod spec;
 #[cfg(test)]
 mod tests;

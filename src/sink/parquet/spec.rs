@@ -3,22 +3,19 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ::parquet::basic::{Compression, Encoding, ZstdLevel};
-use ::parquet::file::properties::WriterProperties;
-use ::parquet::schema::types::ColumnPath;
+use ::parquet::basic::{Compression, ZstdLevel};
 use arrow::datatypes::{DataType, Field, Schema};
 
 use crate::component::{ByteSize, Fault, Name, Settings};
 use crate::flow::schema::{StreamSchema, timestamp_type};
 use crate::flow::time::Span;
 use crate::sink::parquet::keys::{KeySpec, Splitter};
+use crate::sink::parquet::recipe::Recipe;
 use crate::sink::parquet::writer::ParquetSink;
 use crate::sink::{Sink, SinkContext, SinkError, SinkSpec};
 
 /// Rows of a row group, where nothing else is said.
 const ROW_GROUP_ROWS: usize = 1_000_000;
-/// A row group ends at this many encoded bytes, however few its rows.
-const ROW_GROUP_BYTES: usize = 64 << 20;
 /// Files that take rows at the same time, where nothing else is said.
 const MAX_PARTITIONS: usize = 256;
 /// Levels of zstd.
@@ -124,24 +121,14 @@ impl ParquetSpec {
         Splitter::bind(&self.partition_by, input)
     }
 
-    /// How columns of these types are written: deltas for whole numbers and times, which mostly climb; a dictionary for
-    /// everything else, given up by the writer where values do not repeat.
-    pub(super) fn properties(&self, schema: &Schema) -> WriterProperties {
-        let mut properties = WriterProperties::builder()
-            .set_created_by(concat!("streamgauge ", env!("CARGO_PKG_VERSION")).to_owned())
-            .set_compression(self.compression)
-            .set_max_row_group_row_count(Some(self.row_group_rows))
-            .set_max_row_group_bytes(Some(ROW_GROUP_BYTES));
-        for field in schema.fields() {
-            let kind = field.data_type();
-            if kind.is_integer() || matches!(kind, DataType::Timestamp(..) | DataType::Date32) {
-                let column = ColumnPath::from(field.name().as_str());
-                properties = properties
-                    .set_column_dictionary_enabled(column.clone(), false)
-                    .set_column_encoding(column, Encoding::DELTA_BINARY_PACKED);
-            }
+    /// How files of these columns are written.
+    pub(super) fn recipe(&self, schema: Schema) -> Recipe {
+        Recipe {
+            schema: Arc::new(schema),
+            compression: self.compression,
+            row_group_rows: self.row_group_rows,
+            file_rows: self.roll.and_then(|roll| roll.rows),
         }
-        properties.build()
     }
 }
 

@@ -9,10 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ::parquet::arrow::ArrowWriter;
-use ::parquet::arrow::arrow_writer::ArrowWriterOptions;
 use ::parquet::file::metadata::KeyValue;
-use ::parquet::file::properties::WriterProperties;
 use arrow::array::RecordBatch;
 use arrow::compute::cast;
 use arrow::datatypes::SchemaRef;
@@ -25,6 +22,7 @@ use crate::sink::parquet::bounds::Bounds;
 use crate::sink::parquet::carry::{Carried, Place};
 use crate::sink::parquet::file::{ClosedFile, OpenFile};
 use crate::sink::parquet::keys::{Share, Split, Splitter};
+use crate::sink::parquet::recipe::Recipe;
 use crate::sink::parquet::spec::{ParquetSpec, Roll, stored};
 use crate::sink::parquet::tmp::Tmp;
 use crate::sink::parquet::{part, weight};
@@ -38,9 +36,8 @@ pub(super) struct ParquetSink {
     /// The shape of the rows as they come.
     input: SchemaRef,
     splitter: Splitter,
-    /// The shape of the rows in the files.
-    schema: SchemaRef,
-    properties: WriterProperties,
+    /// How files are written, with the shape of the rows in them.
+    recipe: Arc<Recipe>,
     roll: Option<Roll>,
     max_partitions: usize,
     pub(super) bounds: Bounds,
@@ -63,16 +60,14 @@ impl ParquetSink {
             SinkError::Fatal(faults.into_iter().map(|fault| fault.what).collect::<Vec<_>>().join("; "))
         })?;
         let body = splitter.body(&input.columns).map_err(|error| refused(&error))?;
-        let schema = Arc::new(stored(&body));
-        let properties = spec.properties(&schema);
+        let recipe = Arc::new(spec.recipe(stored(&body)));
         Ok(Self {
             root: spec.path.clone(),
             tmp: Tmp::open(&spec.path, context)?,
             context: context.clone(),
             input: input.columns.clone(),
             splitter,
-            schema,
-            properties,
+            recipe,
             roll: spec.roll,
             max_partitions: spec.max_partitions,
             bounds: Bounds::default(),
@@ -120,7 +115,7 @@ impl ParquetSink {
             let place = |row: usize| Place { row: self.place.row + row as u64, ..self.place };
             if !self.open.contains_key(split.id(row)) {
                 let folder = self.splitter.folder(split, row).map_err(|error| refused(&error))?;
-                let file = self.begin(folder, place(row))?;
+                let file = self.begin(folder, place(row));
                 self.open.insert(split.id(row).into(), file);
             }
             let file = self.open.get_mut(split.id(row)).expect("it was opened just now");
@@ -146,17 +141,14 @@ impl ParquetSink {
     }
 
     fn stored(&self, body: &RecordBatch) -> Result<RecordBatch, ArrowError> {
-        let columns = body.columns().iter().zip(self.schema.fields()).map(|(column, field)| {
+        let columns = body.columns().iter().zip(self.recipe.schema.fields()).map(|(column, field)| {
             if column.data_type() == field.data_type() { Ok(column.clone()) } else { cast(column, field.data_type()) }
         });
-        RecordBatch::try_new(self.schema.clone(), columns.collect::<Result<_, _>>()?)
+        RecordBatch::try_new(self.recipe.schema.clone(), columns.collect::<Result<_, _>>()?)
     }
 
-    fn begin(&self, folder: PathBuf, opened: Place) -> Result<OpenFile, SinkError> {
-        let options = ArrowWriterOptions::new().with_properties(self.properties.clone()).with_skip_arrow_metadata(true);
-        let writer = ArrowWriter::try_new_with_options(Vec::new(), self.schema.clone(), options)
-            .map_err(|error| SinkError::Fatal(format!("cannot begin a parquet file: {error}")))?;
-        Ok(OpenFile::new(folder, opened, self.tmp.file(opened), writer, self.bounds.encode_rows))
+    fn begin(&self, folder: PathBuf, opened: Place) -> OpenFile {
+        OpenFile::new(folder, opened, self.tmp.file(opened), self.recipe.clone(), self.bounds.encode_rows)
     }
 
     fn close_least_used(&mut self) -> Result<(), SinkError> {
@@ -266,7 +258,7 @@ impl ParquetSink {
             }
             if !self.open.contains_key(id) {
                 let folder = self.splitter.folder(&whole, 0).map_err(|error| refused(&error))?;
-                let file = self.begin(folder, part.opened)?;
+                let file = self.begin(folder, part.opened);
                 self.open.insert(id.clone(), file);
             }
         }

@@ -62,7 +62,11 @@ fn templates_of_rows_differ_from_the_walk_in_nothing() {
 fn a_learned_shape_needs_no_walk() {
     let mut decoder = json_decoder(COLUMNS, SETTINGS);
     let body = |at: usize| {
-        format!(r#"{{"s":"dev-{at}","b":{at}.5,"x":[{}1],"on":{},"t":{at}}}"#, "0,".repeat(at % 5), at % 2 == 0)
+        format!(
+            r#"{{"s":"dev-{at}","b":{at}.5,"x":[{}1],"on":{},"t":{at}}}"#,
+            "0,".repeat(at % 5),
+            at.is_multiple_of(2)
+        )
     };
     for at in 0..100 {
         push(&mut decoder, body(at).as_bytes()).unwrap();

@@ -4,7 +4,8 @@ use super::super::core::{Clock, Core};
 use super::super::ranges::part;
 use super::super::slots::Slot;
 use super::super::state::{COUNT_MAX, Layout, Row, Table};
-use super::{Group, Session, Sessions, UNSEEN};
+use super::group::{Group, Session, UNSEEN};
+use super::{Own, Sessions};
 use crate::flow::state::{Part, Restored};
 use crate::operator::OperatorError;
 use crate::operator::aggregate::GroupId;
@@ -18,12 +19,22 @@ const SESSIONS: Layout<5> =
 
 impl Sessions {
     pub(super) fn parts(&mut self, core: &Core) -> Result<Vec<Part>, OperatorError> {
-        let is_alive = |group: &Group| group.seen.is_some() || !group.sessions.is_empty();
-        let alive = (0..).zip(&self.groups).filter(|(_, group)| is_alive(group)).map(|(id, _)| id);
+        let Self { groups, ranges, .. } = self;
+        for (id, group) in (0..).zip(groups) {
+            if group.take_touched() {
+                ranges.touch(core, id);
+            }
+        }
+        let own = |id: GroupId| self.clocks.get(id as usize).and_then(|own| own.seen);
+        let is_alive = |(id, group): &(GroupId, &Group)| own(*id).is_some() || !group.is_empty();
+        let alive = (0..).zip(&self.groups).filter(is_alive).map(|(id, _)| id);
         let mut changed: Vec<Written> = Vec::new();
         for ids in self.ranges.changed(core, alive) {
             let mut written = Written::default();
-            ids.into_iter().for_each(|id| written.add(id, &self.groups[id as usize], self.closed(core, id)));
+            for id in ids {
+                written.groups.extend(own(id).map(|seen| ([seen, self.closed(core, id)], id)));
+                written.add(id, &self.groups[id as usize]);
+            }
             changed.push(written);
         }
         let Self { slots, ranges, .. } = self;
@@ -56,12 +67,11 @@ impl Sessions {
     fn restore_groups(&mut self, core: &mut Core, table: &Table<2>) -> Result<(), OperatorError> {
         self.reserve(core);
         for ([seen, closed], id) in &table.rows {
-            let group = &mut self.groups[*id as usize];
-            let own_clocks = core.setup.clock == Clock::Group;
-            if !own_clocks || !self.representable.contains(seen) || group.seen.is_some() {
+            let own = self.clocks.get_mut(*id as usize).ok_or(OperatorError::Stateless)?;
+            if !self.representable.contains(seen) || own.seen.is_some() {
                 return Err(OperatorError::Stateless);
             }
-            (group.seen, group.closed) = (Some(*seen), Some(*closed));
+            *own = Own { seen: Some(*seen), closed: Some(*closed) };
             core.groups.hold(*id);
         }
         Ok(())
@@ -73,23 +83,22 @@ impl Sessions {
             let slot = self.slots.take(&core.setup.measures)?;
             slots.push(slot);
             let group = &mut self.groups[*id as usize];
-            let known = group.sessions.last_mut();
-            if let Some(known) = known.filter(|known| known.order == row[4] && known.first == row[0]) {
-                if *row != [known.first, known.last, known.revision, i64::from(known.fired), known.order] {
+            if let Some(known) = group.newest_mut().filter(|known| known.order == row[4] && known.first == row[0]) {
+                if *row != known.row() {
                     return Err(OperatorError::Stateless);
                 }
-                known.slots.push(slot);
+                known.add(slot);
                 continue;
             }
             let session = self.session(*row, slot).ok_or(OperatorError::Stateless)?;
             let group = &mut self.groups[*id as usize];
-            let apart =
-                group.sessions.last().is_none_or(|before| session.first.saturating_sub(before.last) >= self.gap);
-            if !apart || (core.setup.clock == Clock::Group && group.seen.is_none()) {
+            let is_apart = |before: &mut Session| session.first.saturating_sub(before.last) >= self.gap;
+            let has_clock = || self.clocks.get(*id as usize).is_some_and(|own| own.seen.is_some());
+            if !group.newest_mut().is_none_or(is_apart) || (core.setup.clock == Clock::Group && !has_clock()) {
                 return Err(OperatorError::Stateless);
             }
             core.begun = core.begun.max(session.order + 1);
-            group.sessions.push(session);
+            group.insert(session);
             core.groups.hold(*id);
             self.schedule(core, *id);
         }
@@ -97,14 +106,15 @@ impl Sessions {
     }
 
     /// A session of a row of state; none where no such session can be.
-    fn session(&self, [first, last, revision, fired, order]: [i64; 5], slot: Slot) -> Option<Session> {
+    fn session(&self, row: [i64; 5], slot: Slot) -> Option<Session> {
+        let [first, last, revision, fired, order] = row;
         let fits = first <= last
             && self.representable.contains(&first)
             && self.representable.contains(&last)
             && (UNSEEN..=COUNT_MAX).contains(&revision)
             && (0..=1).contains(&fired)
             && (0..=COUNT_MAX).contains(&order);
-        fits.then(|| Session { first, last, slots: vec![slot], revision, fired: fired == 1, order })
+        fits.then(|| Session::restored(row, slot))
     }
 }
 
@@ -118,13 +128,10 @@ struct Written {
 }
 
 impl Written {
-    fn add(&mut self, id: GroupId, group: &Group, closed: i64) {
-        self.groups.extend(group.seen.map(|seen| ([seen, closed], id)));
-        for session in &group.sessions {
-            let Session { first, last, revision, fired, order, .. } = *session;
-            let row = ([first, last, revision, i64::from(fired), order], id);
-            self.sessions.extend(session.slots.iter().map(|_| row));
-            self.slots.extend(&session.slots);
+    fn add(&mut self, id: GroupId, group: &Group) {
+        for session in group.sessions() {
+            self.slots.extend(session.slots());
+            self.sessions.resize(self.slots.len(), (session.row(), id));
         }
     }
 }
