@@ -93,7 +93,12 @@ impl Word {
     /// The eight bytes from `at`.
     #[inline(always)]
     pub fn at(text: &[u8], at: usize) -> Self {
-        let bytes = window(text, at);
+        Self::of(window(text, at))
+    }
+
+    /// Eight bytes.
+    #[inline(always)]
+    pub fn of(bytes: u64) -> Self {
         let (values, others) = digit_values(bytes);
         Self { bytes, values, others }
     }
@@ -147,19 +152,25 @@ fn value_of_eight(digits: u64) -> u64 {
     sum >> 32
 }
 
+/// How many bytes of a word are before the first that is no plain text: a quote, a backslash, a control character or one that
+/// is no ASCII. `None` where all are plain.
+#[inline(always)]
+pub fn before_special(word: u64) -> Option<usize> {
+    let is = |byte: u8| (word ^ (ONES * u64::from(byte))).wrapping_sub(ONES);
+    // A byte below 0x20 borrows when 0x20 is taken from it, a zero when 1 is; either then has its top bit set, as
+    // only bytes above 127 had before.
+    let passed = (is(b'"') | is(b'\\') | word.wrapping_sub(ONES * 0x20) | word) & TOPS;
+    (passed != 0).then(|| before(passed))
+}
+
 /// Where the plain text from `at` ends: the place of the quote after bytes of ASCII that are no control characters and
 /// no backslash. `None` where anything else comes before it.
 #[inline]
 pub fn plain_until_quote(text: &[u8], at: usize) -> Option<usize> {
     let mut from = at;
     loop {
-        let word = window(text, from);
-        let is = |byte: u8| (word ^ (ONES * u64::from(byte))).wrapping_sub(ONES);
-        // A byte below 0x20 borrows when 0x20 is taken from it, a zero when 1 is; either then has its top bit set, as
-        // only bytes above 127 had before.
-        let passed = (is(b'"') | is(b'\\') | word.wrapping_sub(ONES * 0x20) | word) & TOPS;
-        if passed != 0 {
-            let end = from + before(passed);
+        if let Some(plain) = before_special(window(text, from)) {
+            let end = from + plain;
             return (text.get(end) == Some(&b'"')).then_some(end);
         }
         from += 8;
