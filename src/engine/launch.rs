@@ -170,6 +170,9 @@ struct Launching<'a> {
     arrivals: Arrivals,
 }
 
+/// How many emptied batches of payloads a source keeps to be filled again.
+const EMPTIED_BATCHES: usize = 16;
+
 impl Launching<'_> {
     /// From the sinks to the sources, so that nobody sends to a stage that is not there.
     fn threads(&mut self, plan: Plan) -> Result<(), LaunchError> {
@@ -283,7 +286,7 @@ impl Launching<'_> {
                 Ok(())
             })?;
         }
-        let (emptied_sender, emptied) = bounded(BRIDGE_BATCHES);
+        let (emptied_sender, emptied) = bounded(EMPTIED_BATCHES);
         let intake = Intake {
             name: name.clone(),
             decoding,

@@ -213,6 +213,31 @@ impl Builder {
         true
     }
 
+    /// As [`Self::push_short`], the most common types first.
+    #[inline(always)]
+    pub fn push_common(&mut self, number: Short) -> bool {
+        match &mut self.values {
+            Values::F64(vec) => match number.float64() {
+                Some(value) => vec.push(value),
+                None => return false,
+            },
+            Values::I64(vec) => {
+                let value = match &self.kind {
+                    ColumnType::Timestamp(when) => when.read_short(number),
+                    _ if number.decimals > 0 => None,
+                    _ => number.scaled(0),
+                };
+                match value {
+                    Some(value) => vec.push(value),
+                    None => return false,
+                }
+            }
+            _ => return self.push_short(number),
+        }
+        self.there();
+        true
+    }
+
     /// ASCII text that stands in `body`. False, and nothing added, where [`Self::push_string`] must say.
     #[inline]
     pub fn push_ascii(&mut self, body: &[u8], text: Range<usize>) -> bool {

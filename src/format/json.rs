@@ -22,12 +22,14 @@
 //! `{"time": 1767600000000, "readings": [{"temp": 20.5, "env": {"rel.hum": 44}}, {"temp": 21, "env": {"rel.hum": 45}}]}`
 //! is two rows. A payload with anything wrong has none, and goes to `NAME.dead_letter` as a whole.
 
+mod glance;
 mod template;
 mod trie;
 mod walk;
 
 use arrow::array::RecordBatch;
 
+use glance::Text;
 use template::Templates;
 use trie::{Trie, payload_columns};
 use walk::Walk;
@@ -109,6 +111,7 @@ impl Json {
             stamp: 0,
             scratch: Vec::new(),
             templates: Templates::default(),
+            text: Text::new(),
             rows: Rows::new(columns),
         }
     }
@@ -157,12 +160,14 @@ struct JsonDecoder {
     stamp: u64,
     scratch: Vec<u8>,
     templates: Templates,
+    text: Text,
     rows: Rows,
 }
 
 impl Decoder for JsonDecoder {
     fn push(&mut self, payload: &Payload<'_>) -> Result<usize, Malformed> {
-        let Self { limits, trie, explode, per_row, shared, places, stamps, stamp, scratch, templates, rows } = self;
+        let Self { limits, trie, explode, per_row, shared, places, stamps, stamp, scratch, templates, text, rows } =
+            self;
         rows.payload(payload, |rows| {
             let first = rows.len();
             let explode = *explode;
@@ -188,6 +193,7 @@ impl Decoder for JsonDecoder {
                 in_row: false,
                 exploded: false,
                 templates,
+                text,
                 noting: false,
             };
             walk.rows(shared)

@@ -3,7 +3,7 @@
 //! Nearly all numbers of devices are [`Short`]: found and read in one go. What is not is found by [`scan`], and read by
 //! the functions below it, which know every number there can be.
 
-use crate::format::swar;
+use crate::format::swar::{self, Word};
 
 /// Powers of ten that a double holds exactly.
 const EXACT_POWERS: [f64; 23] = [
@@ -32,30 +32,42 @@ impl Short {
     /// The number at `at`, and where it ends. `None` where there is none, or one that is not short.
     #[inline(always)]
     pub fn read(text: &[u8], at: usize) -> Option<(Self, usize)> {
-        let negative = text.get(at) == Some(&b'-');
-        let start = at + usize::from(negative);
-        let (digits, count, decimals) = match swar::short_decimal(text, start) {
-            Some(seen) => seen,
-            None => Self::read_parts(text, start)?,
+        let first = Word::at(text, at);
+        let negative = first.byte(0) == b'-';
+        let (start, word) = if negative { (at + 1, Word::at(text, at + 1)) } else { (at, first) };
+        let count = word.digits();
+        let (digits, decimals, end, next) = match word.byte(count) {
+            b'.' => {
+                let end = word.second();
+                if end == 8 || end == count + 1 {
+                    return Self::read_long(text, at, negative);
+                }
+                (word.value_around(count, end), end - count - 1, end, word.byte(end))
+            }
+            _ if count == 8 => return Self::read_long(text, at, negative),
+            next => (word.value(count), 0, count, next),
         };
-        if count == 0 || (count > 1 && text.get(start) == Some(&b'0')) {
-            return None;
-        }
-        let end = start + count + if decimals > 0 { decimals + 1 } else { 0 };
-        let whole = !matches!(text.get(end), Some(b'e' | b'E'));
-        whole.then_some((Self { negative, digits, decimals: decimals as u32 }, end))
+        let is_number = count > 0 && (count == 1 || word.byte(0) != b'0') && !matches!(next, b'e' | b'E');
+        is_number.then_some((Self { negative, digits, decimals: decimals as u32 }, start + end))
     }
 
-    /// The digits of a number in two parts: all of them, how many stand before and how many behind the point.
-    #[inline(always)]
-    fn read_parts(text: &[u8], start: usize) -> Option<(u64, usize, usize)> {
+    /// The same of one that is not seen whole in its first eight bytes.
+    #[inline(never)]
+    fn read_long(text: &[u8], at: usize, negative: bool) -> Option<(Self, usize)> {
+        let start = at + usize::from(negative);
         let (whole, count) = swar::digits(text, start)?;
-        if text.get(start + count) != Some(&b'.') {
-            return Some((whole, count, 0));
+        let mut number = Self { negative, digits: whole, decimals: 0 };
+        let mut end = start + count;
+        if text.get(end) == Some(&b'.') {
+            let (fraction, decimals) = swar::digits(text, end + 1)?;
+            if decimals == 0 || count + decimals > U64_DIGITS {
+                return None;
+            }
+            (number.digits, number.decimals) = (whole * swar::POWERS[decimals] + fraction, decimals as u32);
+            end += 1 + decimals;
         }
-        let (fraction, decimals) = swar::digits(text, start + count + 1)?;
-        let fits = decimals > 0 && count + decimals <= U64_DIGITS;
-        fits.then(|| (whole * swar::POWERS[decimals] + fraction, count, decimals))
+        let is_number = count > 0 && (count == 1 || text.get(start) != Some(&b'0'));
+        (is_number && !matches!(text.get(end), Some(b'e' | b'E'))).then_some((number, end))
     }
 
     /// The number times `10^scale`, where that is whole and fits.

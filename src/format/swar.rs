@@ -30,7 +30,7 @@ pub fn window(text: &[u8], at: usize) -> u64 {
 }
 
 /// The same of the last bytes.
-#[inline]
+#[inline(never)]
 fn tail(text: &[u8], at: usize) -> u64 {
     match text.last_chunk() {
         // At most eight bytes are beyond the end: what is left of the last eight moves down.
@@ -68,10 +68,8 @@ fn more_digits(text: &[u8], at: usize, high: u64) -> Option<(u64, usize)> {
 /// At most eight digits from `at`: their value and how many they are.
 #[inline(always)]
 fn eight(text: &[u8], at: usize) -> (u64, usize) {
-    let (values, others) = digit_values(window(text, at));
-    let count = before(others);
-    // What is no digit falls out at the top, and zeros come in as leading digits.
-    (value_of_eight(values.unbounded_shl(64 - 8 * count as u32)), count)
+    let word = Word::at(text, at);
+    (word.value(word.digits()), word.digits())
 }
 
 /// The values of the digits in a word, and which of its bytes are none.
@@ -83,23 +81,62 @@ fn digit_values(word: u64) -> (u64, u64) {
     (values, (values.wrapping_add(ONES * (128 - 10)) | values) & TOPS)
 }
 
-/// A number with a point that is seen whole in one word, with what ends it: all its digits as one whole number, how many
-/// stand before and how many behind the point. `None` where it has no point, is longer, or has none on a side.
-#[inline(always)]
-pub fn short_decimal(text: &[u8], at: usize) -> Option<(u64, usize, usize)> {
-    let word = window(text, at);
-    let (values, others) = digit_values(word);
-    let point = before(others);
-    // A point carries nothing into the next byte (0x1e + 118 < 256): the second byte that is no digit is right as well.
-    let end = before(others & others.wrapping_sub(1));
-    let whole = u64::MAX.unbounded_shr(64 - 8 * point as u32);
-    let is_point = word.unbounded_shr(8 * point as u32) & 0xff == u64::from(b'.');
-    if !is_point || point == 0 || end == 8 || end == point + 1 {
-        return None;
+/// Eight bytes of a number, and which of them are digits.
+#[derive(Clone, Copy, Debug)]
+pub struct Word {
+    bytes: u64,
+    values: u64,
+    others: u64,
+}
+
+impl Word {
+    /// The eight bytes from `at`.
+    #[inline(always)]
+    pub fn at(text: &[u8], at: usize) -> Self {
+        Self::of(window(text, at))
     }
-    // The point goes out: what stands behind it moves down.
-    let digits = (values & whole) | ((values >> 8) & !whole);
-    Some((value_of_eight(digits << (72 - 8 * end)), point, end - point - 1))
+
+    /// Eight bytes.
+    #[inline(always)]
+    pub fn of(bytes: u64) -> Self {
+        let (values, others) = digit_values(bytes);
+        Self { bytes, values, others }
+    }
+
+    /// The byte of an index below eight; nought from there on.
+    #[inline(always)]
+    pub fn byte(self, index: usize) -> u8 {
+        (self.bytes.unbounded_shr(8 * index as u32) & 0xff) as u8
+    }
+
+    /// How many digits it begins with: eight where all are.
+    #[inline(always)]
+    pub fn digits(self) -> usize {
+        before(self.others)
+    }
+
+    /// Where the second byte is that is no digit, if the first one is a point: a point carries nothing into the next byte
+    /// (0x1e + 118 < 256), so this one is right as well. Eight where there is none.
+    #[inline(always)]
+    pub fn second(self) -> usize {
+        before(self.others & self.others.wrapping_sub(1))
+    }
+
+    /// The value of its first digits.
+    #[inline(always)]
+    pub fn value(self, digits: usize) -> u64 {
+        // What is no digit falls out at the top, and zeros come in as leading digits.
+        value_of_eight(self.values.unbounded_shl(64 - 8 * digits as u32))
+    }
+
+    /// The value of the digits before `end`, but for the point that stands among them.
+    #[inline(always)]
+    pub fn value_around(self, point: usize, end: usize) -> u64 {
+        let whole = u64::MAX.unbounded_shr(64 - 8 * point as u32);
+        // The point goes out: what stands behind it moves down.
+        let digits = (self.values & whole) | ((self.values >> 8) & !whole);
+        value_of_eight(digits.unbounded_shl(72 - 8 * end as u32))
+    }
 }
 
 /// The value of eight digits, the first in the lowest byte: pairs, fours and eights of digits by three multiplications
@@ -115,19 +152,25 @@ fn value_of_eight(digits: u64) -> u64 {
     sum >> 32
 }
 
+/// How many bytes of a word are before the first that is no plain text: a quote, a backslash, a control character or one that
+/// is no ASCII. `None` where all are plain.
+#[inline(always)]
+pub fn before_special(word: u64) -> Option<usize> {
+    let is = |byte: u8| (word ^ (ONES * u64::from(byte))).wrapping_sub(ONES);
+    // A byte below 0x20 borrows when 0x20 is taken from it, a zero when 1 is; either then has its top bit set, as
+    // only bytes above 127 had before.
+    let passed = (is(b'"') | is(b'\\') | word.wrapping_sub(ONES * 0x20) | word) & TOPS;
+    (passed != 0).then(|| before(passed))
+}
+
 /// Where the plain text from `at` ends: the place of the quote after bytes of ASCII that are no control characters and
 /// no backslash. `None` where anything else comes before it.
 #[inline]
 pub fn plain_until_quote(text: &[u8], at: usize) -> Option<usize> {
     let mut from = at;
     loop {
-        let word = window(text, from);
-        let is = |byte: u8| (word ^ (ONES * u64::from(byte))).wrapping_sub(ONES);
-        // A byte below 0x20 borrows when 0x20 is taken from it, a zero when 1 is; either then has its top bit set, as
-        // only bytes above 127 had before.
-        let passed = (is(b'"') | is(b'\\') | word.wrapping_sub(ONES * 0x20) | word) & TOPS;
-        if passed != 0 {
-            let end = from + before(passed);
+        if let Some(plain) = before_special(window(text, from)) {
+            let end = from + plain;
             return (text.get(end) == Some(&b'"')).then_some(end);
         }
         from += 8;
@@ -165,27 +208,6 @@ mod tests {
         assert_eq!(digits(b"9999999999999999999", 0), Some((9_999_999_999_999_999_999, 19)));
         assert_eq!(digits(b"10000000000000000000", 0), None);
         assert_eq!(digits(b"", 0), Some((0, 0)));
-    }
-
-    #[test]
-    fn short_decimals_are_seen_whole_or_not_at_all() {
-        for (text, expected) in [
-            ("23.45,", Some((2345, 2, 2))),
-            ("0.0}", Some((0, 1, 1))),
-            ("1.23456,", Some((123_456, 1, 5))),
-            ("12345.6 ", Some((123_456, 5, 1))),
-            ("1.23456", Some((123_456, 1, 5))),
-            ("1.234567,", None),
-            ("1.5.5", Some((15, 1, 1))),
-            ("23,", None),
-            (".5,", None),
-            ("5.,", None),
-            ("23/45,", None),
-            ("12345678", None),
-            ("", None),
-        ] {
-            assert_eq!(short_decimal(text.as_bytes(), 0), expected, "{text}");
-        }
     }
 
     proptest! {

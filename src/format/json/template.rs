@@ -67,18 +67,18 @@ pub(super) struct Slot {
 
 /// A literal, and the slot behind it.
 #[derive(Clone, Copy, Debug)]
-struct Step {
+pub(super) struct Step {
     /// The first bytes of the literal, and which bits of them there are.
-    words: [u64; 2],
-    masks: [u64; 2],
-    len: u32,
+    pub(super) words: [u64; 2],
+    pub(super) masks: [u64; 2],
+    pub(super) len: u32,
     /// Where the other bytes begin among the literals.
     rest: u32,
-    want: Want,
+    pub(super) want: Want,
     /// The first step at the place after the slot.
-    then: u32,
+    pub(super) then: u32,
     /// Another way to go on at the place of this step.
-    other: u32,
+    pub(super) other: u32,
     /// Of the first step at a place: how much more often than the others it was right.
     lead: i8,
 }
@@ -86,7 +86,7 @@ struct Step {
 /// The shapes that a decoder knows, as a tree of steps; the first one is the first at the beginning.
 #[derive(Debug, Default)]
 pub(super) struct Templates {
-    steps: Vec<Step>,
+    pub(super) steps: Vec<Step>,
     literals: Vec<u8>,
     /// Columns without a value, in runs.
     absent: Vec<u32>,
@@ -124,12 +124,25 @@ impl Step {
     #[inline]
     fn follows(&self, body: &[u8], at: usize, literals: &[u8]) -> Option<usize> {
         // Beyond its end a body gives zeros, of which a literal has none: JSON has no NUL.
-        let first = (swar::window(body, at) ^ self.words[0]) & self.masks[0];
-        let second = (swar::window(body, at + 8) ^ self.words[1]) & self.masks[1];
+        let differs = |word: usize| (swar::window(body, at + 8 * word) ^ self.words[word]) & self.masks[word] != 0;
         let (len, rest) = (self.len as usize, self.rest as usize);
-        let same = first | second == 0
+        let same = !differs(0)
+            && (len <= 8 || !differs(1))
             && (len <= INLINE || body.get(at + INLINE..at + len) == literals.get(rest..rest + len - INLINE));
         same.then_some(at + len)
+    }
+
+    /// Whether the registers hold all of the literal.
+    #[inline(always)]
+    pub(super) fn is_short(&self) -> bool {
+        self.len as usize <= INLINE
+    }
+
+    /// Whether what the registers do not hold of it stands in a body where the literal begins at `at`.
+    #[inline(never)]
+    pub(super) fn rest_is_at(&self, body: &[u8], at: usize, templates: &Templates) -> bool {
+        let (len, rest) = (self.len as usize, self.rest as usize);
+        body.get(at + INLINE..at + len) == templates.literals.get(rest..rest + len - INLINE)
     }
 
     fn literal<'l>(&'l self, literals: &'l [u8]) -> impl Iterator<Item = u8> + 'l {
@@ -226,6 +239,14 @@ impl Templates {
         Some(added)
     }
 
+    /// The same, where it may be the only way.
+    #[inline(always)]
+    pub(super) fn went(&mut self, place: u32, way: u32) {
+        if place != way || self.steps.get(place as usize).is_some_and(|step| step.other != NONE) {
+            self.count(place, way);
+        }
+    }
+
     /// Notes which way at a place was right. The first one stays first as long as it has the majority (Boyer and Moore,
     /// "MJRTY", 1991): two shapes in turn change nothing, another device's shape soon comes to the front.
     #[inline]
@@ -301,13 +322,18 @@ impl Walk<'_> {
                 if whole && start < self.body.len() {
                     return None;
                 }
-                for at in from..to {
-                    let column = self.templates.absent[at as usize];
-                    self.rows.null(column as usize).ok()?;
-                }
-                Some(start)
+                self.absent(from, to).then_some(start)
             }
         }
+    }
+
+    /// Some columns have no value; false where one must have.
+    #[inline(never)]
+    pub(super) fn absent(&mut self, from: u32, to: u32) -> bool {
+        (from..to).all(|at| {
+            let column = self.templates.absent[at as usize];
+            self.rows.null(column as usize).is_ok()
+        })
     }
 
     /// The same by the functions of the walk.

@@ -3,6 +3,7 @@
 //! Documents of a known shape need only part of it: see [`super::template`].
 
 use super::Limits;
+use super::glance::Text;
 use super::template::{Slot, Templates, Want};
 use super::trie::{DOCUMENT, ROW, Trie};
 use crate::format::rows::Rows;
@@ -28,6 +29,7 @@ pub(super) struct Walk<'w> {
     pub(super) in_row: bool,
     pub(super) exploded: bool,
     pub(super) templates: &'w mut Templates,
+    pub(super) text: &'w mut Text,
     /// Values are noted in [`Templates::slots`].
     pub(super) noting: bool,
 }
@@ -48,6 +50,10 @@ impl Walk<'_> {
             self.share(shared)?;
             return Ok(self.count);
         }
+        if self.glanced() {
+            return Ok(1);
+        }
+        self.take_back();
         if self.predicted(true) {
             return Ok(1);
         }
@@ -55,11 +61,16 @@ impl Walk<'_> {
         Ok(self.count)
     }
 
+    /// Takes back what was added of the row at hand.
+    fn take_back(&mut self) {
+        let row = self.first + self.count;
+        self.per_row.iter().for_each(|column| self.rows.builder(*column).truncate(row));
+    }
+
     /// Reads what no template could, a document or a row of one, and learns its shape if that is due.
     #[inline(never)]
     fn unpredicted(&mut self, read: impl FnOnce(&mut Self) -> Result<(), Malformed>) -> Result<(), Malformed> {
-        let row = self.first + self.count;
-        self.per_row.iter().for_each(|column| self.rows.builder(*column).truncate(row));
+        self.take_back();
         let start = self.at;
         self.templates.slots.clear();
         self.noting = self.templates.missed();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use memchr::memchr;
+use memchr::{memchr, memchr_iter};
 
 use super::line::Envelopes;
 use super::{LINE_BYTES_MAX, Progress, RecordingError, Shape};
@@ -190,34 +190,39 @@ impl Recording {
             self.find_bodies(first, payloads_max, bytes_max);
         }
         let Shape::Bare(topic) = &self.shape else { return Ok(()) };
-        let (room, left, until) = (self.buffer.len(), self.from, self.to);
+        let (left, until) = (self.from, self.to);
         into.adopt(topic.as_bytes(), &mut self.buffer, &self.bodies);
         self.buffer.extend_from_slice(&into.buffer()[left..until]);
         (self.from, self.to) = (0, self.buffer.len());
-        self.buffer.resize(room, 0);
+        // Room for what is read at once, and for as much again as what is left.
+        self.buffer.resize(self.to + self.read_bytes.max(self.to + 1), 0);
         Ok(())
     }
 
     /// Notes where the first line and the whole lines behind it stand, but for empty ones.
-    fn find_bodies(&mut self, (mut from, mut end): (usize, usize), payloads_max: usize, bytes_max: usize) {
-        let begin = from;
-        loop {
-            let line = &self.buffer[from..end];
+    fn find_bodies(&mut self, (from, end): (usize, usize), payloads_max: usize, bytes_max: usize) {
+        let Self { buffer, bodies, .. } = self;
+        let mut note = |from: usize, end: usize| {
+            let line = &buffer[from..end];
             let len = line.strip_suffix(b"\r").unwrap_or(line).len();
             if len > 0 {
-                self.bodies.push((from, from + len));
+                bodies.push((from, from + len));
             }
-            if self.bodies.len() >= payloads_max || self.from - begin >= bytes_max {
+            bodies.len()
+        };
+        let (begin, behind) = (from, self.from);
+        let mut count = note(from, end);
+        for newline in memchr_iter(b'\n', &buffer[behind..self.to]) {
+            let end = behind + newline;
+            // One that is too long is told of when it is the first.
+            if count >= payloads_max || self.from - begin >= bytes_max || end - self.from > self.line_bytes_max {
                 break;
             }
-            let next = memchr(b'\n', &self.buffer[self.from..self.to]);
-            // One that is too long is told of when it is the first.
-            let Some(next) = next.filter(|len| *len <= self.line_bytes_max) else { break };
             self.line += 1;
-            (from, end) = (self.from, self.from + next);
+            count = note(self.from, end);
             self.from = end + 1;
         }
-        self.average = (self.from - begin).div_ceil(self.bodies.len().max(1));
+        self.average = (self.from - begin).div_ceil(count.max(1));
     }
 
     /// Where the next line stands in the buffer, without its end.

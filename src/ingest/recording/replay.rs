@@ -24,6 +24,9 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// How many chunks may wait between the reading thread and the feed.
 const CHUNKS: usize = 4;
 
+/// How many emptied chunks are kept to be filled again: as many as may be on their way at once.
+const EMPTY_CHUNKS: usize = 16;
+
 /// After so many chunks in a row without a wait, other tasks get their turn.
 const CHUNKS_PER_TURN: u32 = 16;
 
@@ -121,7 +124,7 @@ impl ReplaySource {
     /// Starts the reading thread.
     pub fn start(recording: Recording, speed: Speed, meter: Arc<SourceMeter>) -> Result<Self, RecordingError> {
         let (full, chunks) = mpsc::channel(CHUNKS);
-        let (empty, emptied) = crossbeam_channel::bounded(CHUNKS);
+        let (empty, emptied) = crossbeam_channel::bounded(EMPTY_CHUNKS);
         let path = recording.path().to_owned();
         let reading = thread::Builder::new().name("recording".to_owned());
         reading.spawn(move || read(recording, &full, &emptied)).map_err(|why| RecordingError::Open {
