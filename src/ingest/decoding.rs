@@ -22,9 +22,10 @@ pub const fn batches_ahead(decoders: usize) -> usize {
     if decoders == 1 { 1 } else { decoders * BATCHES_A_DECODER }
 }
 
-/// How many decoders a source has that does not say: half as many as there are cores, as others have work to do, too.
+/// How many decoders a source has that does not say: as many as there are cores, up to a few, as to decode is most of the
+/// work. Those that have nothing to do cost nothing.
 pub fn default_decoders() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, DEFAULT_DECODERS_MAX))
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().min(DEFAULT_DECODERS_MAX))
 }
 
 /// What a batch of payloads came to.

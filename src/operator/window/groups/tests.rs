@@ -1,3 +1,5 @@
+//! Groups against a naive map of them: holds and releases, limits, forgetting, numbers of keys in several spaces.
+
 use std::collections::BTreeMap;
 
 use arrow::array::{Float64Array, Int8Array, RecordBatch, UInt64Array};
