@@ -262,8 +262,8 @@ impl Gathered {
         }
         let full =
             self.payloads.len() >= self.gather.payloads_max || self.payloads.len_bytes() >= self.gather.bytes_max;
-        // What waits for the journal gathers there.
-        if full || matches!(self.safe, Safe::Journaled(_)) {
+        // What waits for the journal gathers there, and a recording gives as much as it has.
+        if full || matches!(self.safe, Safe::Journaled(_)) || self.gather.tick_every.is_none() {
             self.flush();
         }
     }

@@ -185,6 +185,14 @@ impl Recording {
         // Read no more than goes at once: what is left is copied.
         self.read_bytes = (self.average * payloads_max).min(bytes_max).clamp(READ_BYTES_MIN, READ_BYTES);
         self.bodies.clear();
+        let left = &self.buffer[self.from..self.to];
+        if !self.at_end && left.len() < self.read_bytes && memchr(b'\n', left).is_some() {
+            // Else the lines that are left would be a block. What cannot be read is told of when they are gone.
+            let line = self.line;
+            if self.fill().is_err() {
+                self.line = line;
+            }
+        }
         while self.bodies.is_empty() {
             let Some(first) = self.next_line()? else { return Ok(()) };
             self.find_bodies(first, payloads_max, bytes_max);
