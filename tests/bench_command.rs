@@ -20,6 +20,7 @@ durability = "none"
 type = "mqtt"
 url = "mqtt://127.0.0.1:1"
 topics = ["feed"]
+decoders = 1
 
 [sources.feed.decode]
 format = "json"
