@@ -33,7 +33,7 @@
 //! 9. [`pipeline`]: a TOML file to a checked plan; opens nothing.
 //! 10. [`engine`]: threads, epochs, the end.
 //! 11. [`telemetry`]: meters as Prometheus text, the HTTP server.
-//! 12. [`bench`]: what a bench measures, and how it is told.
+//! 12. [`mod@bench`]: what a bench measures, and how it is told.
 //! 13. [`cli`]: the command line.
 //!
 //! What is promised, and the test that fails where it is not kept:
@@ -56,6 +56,10 @@
 //! | a stop keeps open windows, in a bound of time | `tests/recovery/stop.rs`: `a_stop_keeps_open_windows_and_the_next_start_completes_them` |
 //! | who holds up a stop is named | `tests/recovery/stop.rs`: `a_stage_that_is_stuck_is_named_and_nothing_is_lost` |
 //! | the same recording gives the same bytes | `tests/pipelines.rs`: `the_same_recording_gives_the_same_bytes_however_it_is_cut` |
+//! | any number of workers emits the same rows in the same order, over restarts, too | `tests/windows/parallel.rs`: `workers_emit_what_one_operator_emits` |
+//! | no payload costs an allocation | `tests/allocations.rs`: `no_payload_costs_an_allocation` |
+//! | no stage becomes slower unnoticed | `tests/instructions.rs`: `no_stage_costs_more_than_is_written_down` |
+//! | templates read what the full parser reads | `src/format/json/tests/differential.rs`: `templates_differ_from_the_walk_in_nothing` |
 //! | aggregates are the same to the last bit after restarts | `tests/windows_sql.rs`: `every_aggregate_is_the_same_to_the_last_bit_after_restarts` |
 //!
 //! Borders, kept by a test: `flow` and `disk` use nothing of ours; components (`ingest format operator sink`) use only `flow`,

@@ -17,7 +17,7 @@ const I128_POWER: u32 = 38;
 /// Powers of ten that a single holds exactly: 5^10 < 2^24.
 const EXACT_POWERS_OF_SINGLES: [f32; 11] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10];
 
-/// A number without exponent, of at most [`U64_DIGITS`] digits: `digits / 10^decimals`.
+/// A number without exponent, of at most `U64_DIGITS` digits: `digits / 10^decimals`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Short {
     /// There is a minus.

@@ -2,7 +2,7 @@
 //!
 //! Every worker is a window operator of its own for a range of key groups; it gets the rows of its groups, and every
 //! watermark. What comes out is what one operator would emit, to the order of rows: each row comes in with its number in
-//! the stream, in a column behind all others, and what a worker emits has behind its columns the [`in_turn`] at which one
+//! the stream, in a column behind all others, and what a worker emits has behind its columns the turn (`in_turn`) at which one
 //! operator would have emitted it. What the workers made of one batch or watermark is put in the order of these turns.
 //!
 //! So `advance` waits for all workers, and `process` does not: while the workers have a batch the next one is dealt.
