@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use streamgauge::engine::Options;
 use streamgauge::flow::time::Timestamp;
+use streamgauge::ingest::decoding::batches_ahead;
 use streamgauge::ingest::feed::BRIDGE_BATCHES;
 use streamgauge::ingest::fleet::{FleetMessage, Publisher, What, publish};
 use streamgauge::ingest::recording::Speed;
@@ -18,17 +19,24 @@ const CHANNEL: u64 = 3;
 
 #[test]
 fn a_stuck_sink_stops_the_source_at_a_payload_that_can_be_calculated() {
+    [1, 3].into_iter().for_each(stuck_with);
+}
+
+fn stuck_with(decoders: usize) {
     let (stuck, limit) = (Stuck::default(), 5_000);
     let (endless, given) = Endless::new(limit);
     // Without ticks and epochs nothing but batches and watermarks goes through the channels.
-    let (running, _runtime) = launch(plan(endless, Box::new(stuck.clone())), &Options::replay());
+    let mut plan = plan(endless, Box::new(stuck.clone()));
+    plan.sources[0].decoders = Some(decoders);
+    let (running, _runtime) = launch(plan, &Options::replay());
 
     // Each batch is followed by its watermark, so a channel of 3 holds three of (batch, watermark, batch, …). The sink holds
     // the first batch; its channel, from the watermark of that batch on: w0 b1 w1. The filter blocks with b2. Its own
     // channel: w2 b3 w3; the intake blocks with b4, having taken it from the bridge. The bridge holds b5 … b8, and the feed
-    // blocks with b9. That are ten batches.
+    // blocks with b9. That are ten batches. Several decoders have others, but for the one with which the intake blocks.
     let in_channel = CHANNEL / 2;
     let batches = 1 + in_channel + 1 + in_channel + 1 + BRIDGE_BATCHES as u64 + 1;
+    let batches = batches + batches_ahead(decoders) as u64 - 1;
     let expected = batches * BATCH;
     let until = Instant::now() + Duration::from_secs(20);
     while given.load(SeqCst) < expected && Instant::now() < until {

@@ -53,7 +53,7 @@ fn rows_of(out: &Out, port: Port) -> Option<RecordBatch> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn workers_emit_what_one_operator_emits(

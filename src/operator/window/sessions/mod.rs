@@ -252,11 +252,12 @@ impl Engine for Sessions {
         let mut late: Vec<u32> = Vec::new();
         let inputs = Inputs::of(&core.setup.measures, &admitted.batch, core.setup.input.time)?;
         for ((row, at), id) in (0u32..).zip(times.values()).zip(&admitted.ids) {
+            core.look_at(numbers.map(|numbers| numbers[row as usize]));
             if let Some(slot) = self.extend(core, *id, *at) {
                 rows.push((row, slot));
+                self.pending.by_row(core);
                 continue;
             }
-            core.look_at(numbers.map(|numbers| numbers[row as usize]));
             if self.is_due(*id, *at) {
                 // As if the batch ended here: floats are then added in the same order in every batch.
                 self.slots.update(&rows, &inputs)?;
