@@ -84,8 +84,8 @@ const SINK: &str = "\n[sinks.out]\ntype = \"stdout\"\ninputs = [\"LAST\"]\n";
 /// Event time of the first row, in milliseconds.
 const BEGIN_MS: u64 = 1_700_000_000_000;
 
-/// What `beside_duckdb.py` compares.
-const REPLAYED: &str = include_str!("tumbling.toml");
+/// What `peers/run.py` compares.
+const REPLAYED: &str = include_str!("peers/windows.toml");
 
 /// How much is measured at once.
 #[derive(Clone, Copy)]
@@ -411,11 +411,11 @@ fn replay(criterion: &mut Criterion, scale: Scale) {
     group.finish();
 }
 
-/// The pipeline of `beside_duckdb.py` with a recording in the place of its source.
+/// That pipeline with a recording in the place of its source.
 fn replayed(recording: &Path, out: &Path) -> Plan {
     let variables = |name: &str| (name == "OUT").then(|| out.display().to_string());
     let mut plan =
-        load_text("tumbling.toml", REPLAYED, &variables).unwrap_or_else(|faults| panic!("{}", faults.render(false)));
+        load_text("windows.toml", REPLAYED, &variables).unwrap_or_else(|faults| panic!("{}", faults.render(false)));
     let source = &mut plan.sources[0];
     let shape = Shape::Bare("feed".to_owned());
     source.spec = Box::new(ReplaySpec::new(source.spec.topics().clone(), recording.to_owned(), shape, Speed::Max));

@@ -63,6 +63,18 @@ impl Settings {
         self.optional(key).unwrap_or(default)
     }
 
+    /// How many of something, from 1 to `most`; `None` also where it is left out.
+    pub fn up_to(&mut self, key: &'static str, most: usize) -> Option<usize> {
+        let at = self.entries.iter().find(|(name, _)| name.text == key).map(|(_, node)| node.at.clone());
+        let count = self.optional(key)?;
+        if count > most {
+            let what = format!("`{key}`: expected 1 to {most}, got {count}");
+            self.fault(Fault::new(at.unwrap_or_default(), what));
+            return None;
+        }
+        Some(count)
+    }
+
     /// A setting that must be there.
     pub fn required<T: Setting>(&mut self, key: &'static str) -> Option<T> {
         if !self.has(key) {

@@ -28,6 +28,17 @@ pub struct Short {
     pub decimals: u32,
 }
 
+/// What eight bytes show of a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// All of it, and how long it is.
+    Whole(Short, usize),
+    /// It goes on behind them, as far as can be seen.
+    Part,
+    /// There is none, or it is not short.
+    Nothing,
+}
+
 impl Short {
     /// The number at `at`, and where it ends. `None` where there is none, or one that is not short.
     #[inline(always)]
@@ -35,20 +46,30 @@ impl Short {
         let first = Word::at(text, at);
         let negative = first.byte(0) == b'-';
         let (start, word) = if negative { (at + 1, Word::at(text, at + 1)) } else { (at, first) };
+        match Self::seen(word, negative) {
+            Seen::Whole(number, len) => Some((number, start + len)),
+            Seen::Nothing => None,
+            Seen::Part => Self::read_long(text, at, negative),
+        }
+    }
+
+    /// What eight bytes show of the number that begins with them, but for its sign.
+    #[inline(always)]
+    pub fn seen(word: Word, negative: bool) -> Seen {
         let count = word.digits();
-        let (digits, decimals, end, next) = match word.byte(count) {
+        let (digits, decimals, end) = match word.byte(count) {
             b'.' => {
                 let end = word.second();
                 if end == 8 || end == count + 1 {
-                    return Self::read_long(text, at, negative);
+                    return Seen::Part;
                 }
-                (word.value_around(count, end), end - count - 1, end, word.byte(end))
+                (word.value_around(count, end), end - count - 1, end)
             }
-            _ if count == 8 => return Self::read_long(text, at, negative),
-            next => (word.value(count), 0, count, next),
+            _ if count == 8 => return Seen::Part,
+            _ => (word.value(count), 0, count),
         };
-        let is_number = count > 0 && (count == 1 || word.byte(0) != b'0') && !matches!(next, b'e' | b'E');
-        is_number.then_some((Self { negative, digits, decimals: decimals as u32 }, start + end))
+        let is_number = count > 0 && (count == 1 || word.byte(0) != b'0') && !matches!(word.byte(end), b'e' | b'E');
+        if is_number { Seen::Whole(Self { negative, digits, decimals: decimals as u32 }, end) } else { Seen::Nothing }
     }
 
     /// The same of one that is not seen whole in its first eight bytes.
@@ -248,6 +269,36 @@ pub fn scaled(text: &[u8], scale: i32) -> Option<(i128, bool, Rest)> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn eight_bytes_show_a_number_or_that_it_goes_on() {
+        let whole = |digits, decimals, len| Seen::Whole(Short { negative: false, digits, decimals }, len);
+        for (text, expected) in [
+            ("23.45,", whole(2345, 2, 5)),
+            ("0.0}", whole(0, 1, 3)),
+            ("1.23456,", whole(123_456, 5, 7)),
+            ("12345.6 ", whole(123_456, 1, 7)),
+            ("1.23456", whole(123_456, 5, 7)),
+            ("1.5.5", whole(15, 1, 3)),
+            ("23,", whole(23, 0, 2)),
+            ("0}", whole(0, 0, 1)),
+            ("23/45,", whole(23, 0, 2)),
+            ("1.234567,", Seen::Part),
+            ("5.,", Seen::Part),
+            ("12345678", Seen::Part),
+            (".5,", Seen::Nothing),
+            ("01,", Seen::Nothing),
+            ("00.5,", Seen::Nothing),
+            ("1e5,", Seen::Nothing),
+            ("1.5E2,", Seen::Nothing),
+            ("", Seen::Nothing),
+        ] {
+            assert_eq!(Short::seen(Word::at(text.as_bytes(), 0), false), expected, "{text}");
+        }
+        // What goes on is not short, or is read as such: never as something else.
+        assert_eq!(Short::read(b"5.,", 0), None);
+        assert_eq!(Short::read(b"-1.234567,", 0), Some((Short { negative: true, digits: 1_234_567, decimals: 6 }, 9)));
+    }
 
     #[test]
     fn the_grammar_is_that_of_json() {

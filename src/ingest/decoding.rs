@@ -3,6 +3,11 @@
 //! What a payload comes to depends on nothing but the payload, so batches of payloads are decoded apart from each other;
 //! time, dead letters and counts are the [`intake`](crate::ingest::intake)'s, which takes them in the order in which they
 //! were given.
+//!
+//! ```toml
+//! [sources.telemetry]
+//! decoders = 2                     # threads; by the number of cores, up to four
+//! ```
 
 use arrow::array::RecordBatch;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -10,6 +15,9 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use crate::flow::message::Severed;
 use crate::flow::payload::Payloads;
 use crate::format::{Decoder, Malformed};
+
+/// How many threads may decode the payloads of a source.
+pub const DECODERS_MAX: usize = 64;
 
 /// How many batches of payloads may be with one of several decoders: one that is decoded, and one that waits.
 const BATCHES_A_DECODER: usize = 2;

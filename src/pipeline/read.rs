@@ -11,6 +11,7 @@ use crate::flow::topic::Topics;
 use crate::format::DecoderSpec;
 use crate::format::columns::{self, Columns};
 use crate::ingest::SourceSpec;
+use crate::ingest::decoding::DECODERS_MAX;
 use crate::ingest::journal::Sync;
 use crate::operator::OperatorSpec;
 use crate::pipeline::Registry;
@@ -329,7 +330,7 @@ fn source(registry: Registry, name: Name, settings: &mut Settings) -> ReadSource
         );
     }
     let (decode, columns, time) = (settings.table("decode"), settings.table("columns"), settings.table("time"));
-    let decoders = decoders(settings);
+    let decoders = settings.up_to("decoders", DECODERS_MAX);
     let (spec, _) = spec(&kind, "type", settings);
     let (decoder, on_error) = decode.map_or((None, OnError::DeadLetter), |decode| read_decode(registry, decode));
     let (time, time_column) = time.map_or((TIME, None), read_time);
@@ -344,26 +345,6 @@ fn source(registry: Registry, name: Name, settings: &mut Settings) -> ReadSource
         }
     };
     ReadSource { name, kind: kind.name(), spec, decoder, columns, time, on_error, decoders }
-}
-
-/// How many threads may decode the payloads of a source, or fold the rows of an operator.
-pub(crate) const THREADS_MAX: usize = 64;
-
-/// `decoders`; by the number of cores where it is not set.
-fn decoders(settings: &mut Settings) -> Option<usize> {
-    let (name, node) = settings.take("decoders")?;
-    match usize::read(&node) {
-        Ok(count @ 1..=THREADS_MAX) => return Some(count),
-        Ok(count) => {
-            let what = format!("`{}`: expected 1 to {THREADS_MAX} threads, got {count}", name.text);
-            settings.fault(Fault::new(node.at, what));
-        }
-        Err(why) => {
-            let why = why.unwrap_or_else(|| format!("expected a number of threads, got {}", node.value.type_name()));
-            settings.fault(Fault::new(node.at, format!("`{}`: {why}", name.text)));
-        }
-    }
-    None
 }
 
 fn read_decode(registry: Registry, mut decode: Settings) -> (Option<Box<dyn DecoderSpec>>, OnError) {

@@ -7,7 +7,7 @@
 
 use super::template::{Templates, Want};
 use super::walk::Walk;
-use crate::format::number::Short;
+use crate::format::number::{Seen, Short};
 use crate::format::swar::{self, Word};
 
 /// Bytes of the buffer in which a word may begin.
@@ -81,32 +81,29 @@ impl Text {
         }
     }
 
-    /// A number of at most fifteen digits, or of seven with a point, and where it ends.
+    /// A short number, and where it ends.
     #[inline(always)]
     fn number(&self, at: usize, first: Word) -> Option<(Short, usize)> {
         let negative = first.byte(0) == b'-';
         let (start, word) = if negative { (at + 1, Word::of(self.word(at + 1))) } else { (at, first) };
-        let count = word.digits();
-        if count == 8 {
-            let second = Word::of(self.word(start + 8));
-            let more = second.digits();
-            if more == 8 || matches!(second.byte(more), b'.' | b'e' | b'E') || word.byte(0) == b'0' {
-                return Short::read(&self.bytes[..self.len.min(ROOM)], at);
-            }
-            let digits = word.value(8) * swar::POWERS[more] + second.value(more);
-            return Some((Short { negative, digits, decimals: 0 }, start + 8 + more));
+        match Short::seen(word, negative) {
+            Seen::Whole(number, len) => Some((number, start + len)),
+            Seen::Nothing => None,
+            Seen::Part => self.long_number(at, start, word, negative),
         }
-        let (digits, decimals, end) = if word.byte(count) == b'.' {
-            let end = word.second();
-            if end == 8 || end == count + 1 {
-                return Short::read(&self.bytes[..self.len.min(ROOM)], at);
-            }
-            (word.value_around(count, end), end - count - 1, end)
-        } else {
-            (word.value(count), 0, count)
-        };
-        let is_number = count > 0 && (count == 1 || word.byte(0) != b'0') && !matches!(word.byte(end), b'e' | b'E');
-        is_number.then_some((Short { negative, digits, decimals: decimals as u32 }, start + end))
+    }
+
+    /// One that goes on behind its first eight bytes: up to fifteen digits, as times have, or any other.
+    #[inline(always)]
+    fn long_number(&self, at: usize, start: usize, first: Word, negative: bool) -> Option<(Short, usize)> {
+        let second = Word::of(self.word(start + 8));
+        let more = second.digits();
+        let is_plain = first.digits() == 8 && more < 8 && first.byte(0) != b'0';
+        if !is_plain || matches!(second.byte(more), b'.' | b'e' | b'E') {
+            return Short::read(&self.bytes[..self.len.min(ROOM)], at);
+        }
+        let digits = first.value(8) * swar::POWERS[more] + second.value(more);
+        Some((Short { negative, digits, decimals: 0 }, start + 8 + more))
     }
 
     /// One of the three words at `at`, and how long it is.

@@ -67,7 +67,7 @@ fn parse(settings: &mut Settings) -> Option<Box<dyn OperatorSpec>> {
     let overflow = [("stop", Overflow::Stop), ("side", Overflow::Side)];
     let overflow = settings.choice("on_max_groups", &overflow, Overflow::Stop);
     let forget_after = length(settings, "forget_after").map_or(FORGET_AFTER, |(span, _)| span);
-    let workers = workers(settings);
+    let workers = settings.up_to("workers", WORKERS_MAX);
     let aggregates = aggregates(settings);
     repeated(settings, &group_by);
     if settings.faults_len() > before {
@@ -98,23 +98,6 @@ fn group_idle_after(settings: &mut Settings, clock: Clock) -> Span {
         settings.fault(Fault::new(at, "`group_idle_after` is for clock = \"group\""));
     }
     span
-}
-
-/// `workers`.
-fn workers(settings: &mut Settings) -> Option<usize> {
-    let (name, node) = settings.take("workers")?;
-    match usize::read(&node) {
-        Ok(count @ 1..=WORKERS_MAX) => return Some(count),
-        Ok(count) => {
-            let what = format!("`{}`: expected 1 to {WORKERS_MAX}, got {count}", name.text);
-            settings.fault(Fault::new(node.at, what));
-        }
-        Err(why) => {
-            let why = why.unwrap_or_else(|| format!("expected how many, got {}", node.value.type_name()));
-            settings.fault(Fault::new(node.at, format!("`{}`: {why}", name.text)));
-        }
-    }
-    None
 }
 
 /// How many workers an operator has that does not say: where cores are few, others have work enough for them.

@@ -5,25 +5,27 @@
 //! then is not made and dropped with every window. It does not count against the bound meanwhile, and makes room where
 //! room is needed, the longest silent first.
 //!
-//! `key` has the bytes of keys, `lives` which ids are whose.
+//! `encoding` makes the bytes of keys and gives keys back, `key` has them, `lives` knows which ids are whose, `numbered` what the
+//! sources' numbers of keys stand for.
 
+mod encoding;
 mod key;
 mod lives;
+mod numbered;
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
-use arrow::array::cast::AsArray;
-use arrow::array::{Array, ArrayRef, Int64Array, StringArray, UInt32Array};
-use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
-use arrow::compute::{cast, take};
-use arrow::datatypes::{DataType, Int64Type, Schema};
+use arrow::array::{Array, ArrayRef, UInt32Array};
+use arrow::compute::take;
+use arrow::datatypes::Schema;
 use arrow::error::ArrowError;
-use arrow::row::{RowConverter, RowParser, Rows, SortField};
+use arrow::row::{RowConverter, SortField};
 
+use self::encoding::{Encoded, Encoder};
 use self::key::{Keys, Wanted};
 use self::lives::Lives;
-use crate::flow::batch::{Batch, Keys as Numbers, Space};
+use self::numbered::{Found, Numbered};
+use crate::flow::batch::{Batch, Keys as Numbers};
 use crate::flow::time::{Span, Timestamp};
 use crate::operator::OperatorError;
 use crate::operator::aggregate::GroupId;
@@ -54,56 +56,6 @@ pub(super) struct Groups {
     forget_after: i64,
     /// Event time: the operator's watermark.
     now: i64,
-}
-
-/// What numbers of keys stand for.
-struct Numbered {
-    space: Space,
-    /// By number: the group's id and its stamp while it counted.
-    groups: Vec<(GroupId, u32)>,
-}
-
-/// What a number that is not known stands for: no group has this stamp.
-const STRANGER: (GroupId, u32) = (OVERFLOW, 1);
-
-/// What becomes of a row whose number stands for no group that counts.
-enum Found {
-    /// Its group is remembered.
-    Silent(GroupId),
-    /// It counts by now.
-    Counts(GroupId),
-    /// Its key must be looked at.
-    Unknown,
-}
-
-enum Encoder {
-    /// No `group_by`: one group.
-    One,
-    /// One text column: its bytes are the key.
-    Text,
-    /// One column of whole numbers, of this type: the number is the key.
-    Whole(DataType),
-    /// Anything else, in Arrow's row format.
-    Rows(RowConverter, RowParser),
-}
-
-/// The keys of some rows.
-enum Encoded<'c> {
-    One,
-    Text(&'c StringArray),
-    Whole(Int64Array),
-    Rows(Rows),
-}
-
-impl Encoder {
-    fn encode<'c>(&self, columns: &'c [ArrayRef]) -> Result<Encoded<'c>, ArrowError> {
-        Ok(match self {
-            Self::One => Encoded::One,
-            Self::Text => Encoded::Text(columns[0].as_string()),
-            Self::Whole(_) => Encoded::Whole(cast(&columns[0], &DataType::Int64)?.as_primitive::<Int64Type>().clone()),
-            Self::Rows(converter, _) => Encoded::Rows(converter.convert_columns(columns)?),
-        })
-    }
 }
 
 impl Groups {
@@ -435,64 +387,11 @@ impl Groups {
         }
         self.lives.forget(id);
     }
-
-    /// The key columns of groups.
-    pub(super) fn columns(&self, ids: &[GroupId]) -> Result<Vec<ArrayRef>, ArrowError> {
-        let key = |id: &GroupId| self.keys.bytes(*id);
-        match &self.encoder {
-            Encoder::One => Ok(Vec::new()),
-            Encoder::Text => Ok(vec![Arc::new(self.texts(ids)?)]),
-            Encoder::Whole(data_type) => {
-                let whole = |id: &GroupId| {
-                    (self.null != Some(*id)).then(|| i64::from_le_bytes(key(id).try_into().expect("eight bytes")))
-                };
-                Ok(vec![cast(&ids.iter().map(whole).collect::<Int64Array>(), data_type)?])
-            }
-            Encoder::Rows(converter, parser) => converter.convert_rows(ids.iter().map(|id| parser.parse(key(id)))),
-        }
-    }
-
-    /// The keys of groups as text: checked to be so once for all of them.
-    fn texts(&self, ids: &[GroupId]) -> Result<StringArray, ArrowError> {
-        let (mut bytes, mut offsets) = (Vec::new(), Vec::with_capacity(ids.len() + 1));
-        offsets.push(0);
-        for id in ids {
-            bytes.extend_from_slice(self.keys.bytes(*id));
-            let end = i32::try_from(bytes.len());
-            offsets.push(end.map_err(|_| ArrowError::OffsetOverflowError(bytes.len()))?);
-        }
-        let null = self.null.filter(|null| ids.contains(null));
-        let nulls = null.map(|null| NullBuffer::from_iter(ids.iter().map(|id| *id != null)));
-        StringArray::try_new(OffsetBuffer::new(offsets.into()), Buffer::from_vec(bytes), nulls)
-    }
 }
 
 /// Some of the rows.
 fn rows_of(columns: &[ArrayRef], rows: &UInt32Array) -> Result<Vec<ArrayRef>, ArrowError> {
     columns.iter().map(|column| take(column, rows, None)).collect()
-}
-
-impl Numbered {
-    fn get(&self, number: u32) -> (GroupId, u32) {
-        self.groups.get(number as usize).copied().unwrap_or(STRANGER)
-    }
-
-    fn find(&self, number: u32, stamps: &[u32]) -> Found {
-        let (id, stamp) = self.get(number);
-        match stamps.get(id as usize) {
-            Some(now) if *now == stamp => Found::Counts(id),
-            Some(now) if *now == stamp & !1 => Found::Silent(id),
-            _ => Found::Unknown,
-        }
-    }
-
-    fn learn(&mut self, number: u32, group: (GroupId, u32)) {
-        let number = number as usize;
-        if self.groups.len() <= number {
-            self.groups.resize(number + 1, STRANGER);
-        }
-        self.groups[number] = group;
-    }
 }
 
 #[cfg(test)]

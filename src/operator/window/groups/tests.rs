@@ -1,12 +1,14 @@
 //! Groups against a naive map of them: holds and releases, limits, forgetting, numbers of keys in several spaces.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use arrow::array::{Float64Array, Int8Array, RecordBatch, UInt64Array};
-use arrow::datatypes::Field;
+use arrow::array::{Float64Array, Int8Array, Int64Array, RecordBatch, StringArray, UInt64Array};
+use arrow::datatypes::{DataType, Field};
 use proptest::prelude::*;
 
 use super::*;
+use crate::flow::batch::Space;
 
 /// Interns a column, and gives back the ids and the keys that they stand for.
 fn round(groups: &mut Groups, column: &ArrayRef) -> (Vec<GroupId>, ArrayRef) {
