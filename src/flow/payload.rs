@@ -187,6 +187,17 @@ impl Payloads {
         }
     }
 
+    /// How many from `index` on, at most `most`, are of one topic, as far as can be told without comparing bytes.
+    pub fn same_topic(&self, index: usize, most: usize) -> usize {
+        let topic = self.records[index].topic;
+        self.records[index..].iter().take(most).take_while(|record| record.topic == topic).count()
+    }
+
+    /// Where in [`Self::buffer`] the bodies from `index` on begin and end.
+    pub fn bodies(&self, index: usize) -> impl Iterator<Item = (usize, usize)> {
+        self.records[index..].iter().map(|record| (record.body.0 as usize, record.body.1 as usize))
+    }
+
     /// When the one at `index` arrived.
     pub fn arrival(&self, index: usize) -> Timestamp {
         self.records[index].arrival
@@ -225,6 +236,15 @@ mod tests {
             payloads.set_properties(property.map(|text| ("p".to_owned(), text.to_owned())).into_iter().collect());
         }
         payloads
+    }
+
+    #[test]
+    fn bodies_and_runs_of_topics_are_found() {
+        let payloads = payloads(&[("a", "one", None), ("a", "", Some("x")), ("b/c", "three", None), ("a", "4", None)]);
+        assert_eq!([0, 1, 2, 3].map(|index| payloads.same_topic(index, 9)), [2, 1, 1, 1]);
+        assert_eq!(payloads.same_topic(0, 1), 1);
+        let bodies: Vec<_> = payloads.bodies(1).map(|(start, end)| &payloads.buffer()[start..end]).collect();
+        assert_eq!(bodies, [&b""[..], b"three", b"4"]);
     }
 
     #[test]

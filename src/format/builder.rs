@@ -15,7 +15,7 @@ use arrow::datatypes::{
 
 use crate::format::columns::ColumnType;
 use crate::format::number::{self, Rest, Short};
-use crate::format::when::shorten;
+use crate::format::when::{Unit, When, shorten};
 
 /// How many bytes of text a column of one batch can hold: Arrow's offsets are 32 bits.
 const TEXT_BYTES_MAX: usize = i32::MAX as usize;
@@ -29,6 +29,20 @@ pub struct Builder {
     values: Values,
     /// Which values are there; `None` as long as all are.
     valid: Option<BooleanBufferBuilder>,
+}
+
+/// Where many values of a column go that has no nulls so far.
+pub enum Quick<'b> {
+    /// Doubles.
+    Float64(&'b mut Vec<f64>),
+    /// Whole numbers.
+    Int64(&'b mut Vec<i64>),
+    /// Microseconds since 1970, which come as numbers of a unit.
+    Time(Unit, &'b mut Vec<i64>),
+    /// Text: by [`Builder::push_ascii`].
+    Text,
+    /// Any other way.
+    Other,
 }
 
 enum Values {
@@ -189,7 +203,7 @@ impl Builder {
         macro_rules! int {
             ($vec:expr) => {{
                 // An integer is written without point.
-                add!($vec, number.scaled(0).filter(|_| number.decimals == 0).and_then(|value| value.try_into().ok()))
+                add!($vec, number.int64().and_then(|value| value.try_into().ok()))
             }};
         }
         match &mut self.values {
@@ -224,8 +238,7 @@ impl Builder {
             Values::I64(vec) => {
                 let value = match &self.kind {
                     ColumnType::Timestamp(when) => when.read_short(number),
-                    _ if number.decimals > 0 => None,
-                    _ => number.scaled(0),
+                    _ => number.int64(),
                 };
                 match value {
                     Some(value) => vec.push(value),
@@ -236,6 +249,29 @@ impl Builder {
         }
         self.there();
         true
+    }
+
+    /// Where to put many values that are there and common, if the column has any; room for `rows` of them.
+    pub fn quick(&mut self, rows: usize) -> Quick<'_> {
+        if self.valid.is_some() {
+            return Quick::Other;
+        }
+        match &mut self.values {
+            Values::F64(vec) => {
+                vec.reserve(rows);
+                Quick::Float64(vec)
+            }
+            Values::I64(vec) => {
+                vec.reserve(rows);
+                match &self.kind {
+                    ColumnType::Timestamp(When::Unit(unit)) => Quick::Time(*unit, vec),
+                    ColumnType::Timestamp(_) => Quick::Other,
+                    _ => Quick::Int64(vec),
+                }
+            }
+            Values::Text { .. } => Quick::Text,
+            _ => Quick::Other,
+        }
     }
 
     /// ASCII text that stands in `body`. False, and nothing added, where [`Self::push_string`] must say.

@@ -22,6 +22,8 @@
 //! `{"time": 1767600000000, "readings": [{"temp": 20.5, "env": {"rel.hum": 44}}, {"temp": 21, "env": {"rel.hum": 45}}]}`
 //! is two rows. A payload with anything wrong has none, and goes to `NAME.dead_letter` as a whole.
 
+mod block;
+mod common;
 mod glance;
 mod template;
 mod trie;
@@ -29,13 +31,14 @@ mod walk;
 
 use arrow::array::RecordBatch;
 
+use block::Block;
 use glance::Text;
 use template::Templates;
 use trie::{Trie, payload_columns};
 use walk::Walk;
 
 use crate::component::{ByteSize, Fault, Kind, Name, Settings};
-use crate::flow::payload::Payload;
+use crate::flow::payload::{Payload, Payloads};
 use crate::format::columns::{ColumnType, Columns, From};
 use crate::format::path::Path;
 use crate::format::rows::Rows;
@@ -112,6 +115,7 @@ impl Json {
             scratch: Vec::new(),
             templates: Templates::default(),
             text: Text::new(),
+            block: Block::default(),
             rows: Rows::new(columns),
         }
     }
@@ -161,13 +165,15 @@ struct JsonDecoder {
     scratch: Vec<u8>,
     templates: Templates,
     text: Text,
+    block: Block,
     rows: Rows,
 }
 
 impl Decoder for JsonDecoder {
     fn push(&mut self, payload: &Payload<'_>) -> Result<usize, Malformed> {
-        let Self { limits, trie, explode, per_row, shared, places, stamps, stamp, scratch, templates, text, rows } =
-            self;
+        let Self {
+            limits, trie, explode, per_row, shared, places, stamps, stamp, scratch, templates, text, rows, ..
+        } = self;
         rows.payload(payload, |rows| {
             let first = rows.len();
             let explode = *explode;
@@ -198,6 +204,10 @@ impl Decoder for JsonDecoder {
             };
             walk.rows(shared)
         })
+    }
+
+    fn push_alike(&mut self, payloads: &Payloads, from: usize) -> usize {
+        self.alike(payloads, from)
     }
 
     fn flush(&mut self) -> RecordBatch {

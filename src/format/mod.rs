@@ -3,7 +3,7 @@
 use arrow::array::RecordBatch;
 
 use crate::component::{Fault, Kind};
-use crate::flow::payload::Payload;
+use crate::flow::payload::{Payload, Payloads};
 
 pub mod builder;
 pub mod columns;
@@ -24,6 +24,13 @@ pub static FORMATS: &[Kind<dyn DecoderSpec>] = &[json::KIND, scalar::KIND];
 pub trait Decoder: Send {
     /// Adds the rows of one payload: all of them and how many, or none and the reason.
     fn push(&mut self, payload: &Payload<'_>) -> Result<usize, Malformed>;
+
+    /// Adds the rows of payloads from `from` on that come to one row each, where many at a time are less work than one by
+    /// one; how many payloads they were. None of them need be, and what follows is pushed, or tried again after that.
+    fn push_alike(&mut self, payloads: &Payloads, from: usize) -> usize {
+        let _ = (payloads, from);
+        0
+    }
 
     /// Takes the rows added since the last time; columns as [`Columns::schema`] says.
     fn flush(&mut self) -> RecordBatch;

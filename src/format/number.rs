@@ -91,6 +91,13 @@ impl Short {
         (is_number && !matches!(text.get(end), Some(b'e' | b'E'))).then_some((number, end))
     }
 
+    /// The number, where it is written as a whole one and fits.
+    #[inline]
+    pub fn int64(self) -> Option<i64> {
+        let magnitude = i64::try_from(self.digits).ok().filter(|_| self.decimals == 0)?;
+        Some(if self.negative { -magnitude } else { magnitude })
+    }
+
     /// The number times `10^scale`, where that is whole and fits.
     #[inline]
     pub fn scaled(self, scale: u32) -> Option<i64> {

@@ -5,7 +5,7 @@ use std::mem::take;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
-use crate::flow::payload::Payload;
+use crate::flow::payload::{Payload, Payloads};
 use crate::format::Malformed;
 use crate::format::builder::Builder;
 use crate::format::columns::{Column, Columns, From};
@@ -62,9 +62,14 @@ impl Rows {
         self.null(column)
     }
 
+    /// Whether a payload without a value for a column has no rows.
+    pub fn is_required(&self, column: usize) -> bool {
+        self.columns.columns[column].required
+    }
+
     /// Adds a null, if the column may have any.
     pub fn null(&mut self, column: usize) -> Result<(), String> {
-        if self.columns.columns[column].required {
+        if self.is_required(column) {
             return Err(format!("required column `{}` is missing", self.columns.columns[column].name.text));
         }
         self.builders[column].push_null();
@@ -90,6 +95,37 @@ impl Rows {
             }
         }
         done
+    }
+
+    /// Ends rows that have a payload each, those from `from` on, and whose payload columns are filled: all, or as many as
+    /// the other columns take. What was added beyond them is gone.
+    pub fn alike(&mut self, payloads: &Payloads, from: usize, count: usize) -> usize {
+        let (first, end) = (self.len, self.len + count);
+        if self.around.is_empty() {
+            self.len = end;
+        }
+        while self.len < end && self.surround_some(payloads, from + self.len - first, end - self.len).is_ok() {}
+        let len = self.len;
+        self.builders.iter_mut().for_each(|builder| builder.truncate(len));
+        len - first
+    }
+
+    /// Fills the columns that do not come from the payload, for a row each of the payloads of one topic from `index` on.
+    fn surround_some(&mut self, payloads: &Payloads, index: usize, most: usize) -> Result<(), String> {
+        let count = payloads.same_topic(index, most);
+        self.surround(&payloads.get(index), 1)?;
+        // This row stays, whatever comes: its topic is known as that of the last row now.
+        self.len += 1;
+        for at in 0..self.around.len() {
+            let column = self.around[at];
+            if matches!(self.columns.columns[column].from, From::Capture(_) | From::Topic) {
+                self.builders[column].repeat_last(count - 1)?;
+            } else {
+                (index + 1..index + count).try_for_each(|index| self.origin(column, &payloads.get(index), None, 1))?;
+            }
+        }
+        self.len += count - 1;
+        Ok(())
     }
 
     /// Fills the columns that do not come from the payload, for `count` rows.

@@ -35,6 +35,19 @@ pub enum Unit {
     Ns,
 }
 
+impl Unit {
+    /// A short number of this unit as microseconds. `None` where [`When::read_number`] must say.
+    #[inline(always)]
+    pub fn micros(self, number: Short) -> Option<i64> {
+        match self {
+            Self::S => number.scaled(6),
+            Self::Ms => number.scaled(3),
+            Self::Us => number.scaled(0),
+            Self::Ns => number.scaled(0).map(|nanos| nanos.div_euclid(1000)),
+        }
+    }
+}
+
 impl When {
     /// From the settings `unit` and `zone` of a column.
     pub fn parse(unit: &str, zone: Option<&str>) -> Result<Self, String> {
@@ -56,10 +69,7 @@ impl When {
     #[inline]
     pub fn read_short(&self, number: Short) -> Option<i64> {
         match self {
-            Self::Unit(Unit::S) => number.scaled(6),
-            Self::Unit(Unit::Ms) => number.scaled(3),
-            Self::Unit(Unit::Us) => number.scaled(0),
-            Self::Unit(Unit::Ns) => number.scaled(0).map(|nanos| nanos.div_euclid(1000)),
+            Self::Unit(unit) => unit.micros(number),
             Self::Rfc3339 | Self::Pattern { .. } => None,
         }
     }

@@ -52,12 +52,17 @@ impl Decoded {
     fn of(decoder: &mut dyn Decoder, payloads: Payloads) -> Self {
         let mut counts = Vec::with_capacity(payloads.len());
         let mut malformed = Vec::new();
-        for (index, payload) in payloads.iter().enumerate() {
-            let rows = decoder.push(&payload).unwrap_or_else(|why| {
-                malformed.push((index, why));
-                0
-            });
-            counts.push(u32::try_from(rows).expect("a batch has fewer rows than 2^32"));
+        while counts.len() < payloads.len() {
+            let index = counts.len();
+            let alike = decoder.push_alike(&payloads, index);
+            counts.resize(index + alike, 1);
+            if alike == 0 {
+                let rows = decoder.push(&payloads.get(index)).unwrap_or_else(|why| {
+                    malformed.push((index, why));
+                    0
+                });
+                counts.push(u32::try_from(rows).expect("a batch has fewer rows than 2^32"));
+            }
         }
         Self { rows: decoder.flush(), payloads, counts, malformed }
     }

@@ -159,6 +159,11 @@ impl Templates {
         self.steps.capacity() * size_of::<Step>() + self.literals.capacity() + self.absent.capacity() * size_of::<u32>()
     }
 
+    /// A run of columns without a value.
+    pub(super) fn absent(&self, from: u32, to: u32) -> &[u32] {
+        &self.absent[from as usize..to as usize]
+    }
+
     /// Says that no shape fitted, and whether the slots of the document should be kept to learn its shape.
     pub(super) fn missed(&mut self) -> bool {
         self.misses = self.misses.saturating_add(1);

@@ -21,8 +21,12 @@ fn decoder(columns: &str, settings: &str) -> Box<dyn Decoder> {
 }
 
 fn json_decoder(columns: &str, settings: &str) -> JsonDecoder {
+    json_decoder_of(columns, &Topics::default(), settings)
+}
+
+fn json_decoder_of(columns: &str, topics: &Topics, settings: &str) -> JsonDecoder {
     let (table, _) = Settings::of(columns);
-    let columns = columns::read(Some(table), &Topics::default(), None, None).unwrap();
+    let columns = columns::read(Some(table), topics, None, None).unwrap();
     let (mut table, faults) = Settings::of(settings);
     let spec = Json::read(&mut table).unwrap();
     table.finish();

@@ -19,7 +19,7 @@ impl Random {
     }
 
     /// True so many times of a hundred.
-    fn percent(&mut self, percent: usize) -> bool {
+    pub(super) fn percent(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 }
@@ -164,15 +164,18 @@ pub(super) struct Payloads {
     /// Where chance comes from.
     pub(super) random: Random,
     shapes: Vec<Shape>,
+    /// What is odd comes so many times more seldom than it could.
+    calm: usize,
     /// A payload is an object with the key `rows`, an array of such documents.
     exploded: bool,
     last: Vec<u8>,
 }
 
 impl Payloads {
-    /// From a seed.
+    /// From a seed. Every third stream is full of odd things, the others have long runs without any.
     pub(super) fn new(seed: u64, exploded: bool) -> Self {
-        let mut payloads = Self { random: Random(seed), shapes: Vec::new(), exploded, last: Vec::new() };
+        let calm = [1, 20, 400][(seed % 3) as usize];
+        let mut payloads = Self { random: Random(seed), shapes: Vec::new(), calm, exploded, last: Vec::new() };
         payloads.shapes = (0..=payloads.random.below(6)).map(|_| payloads.shape()).collect();
         payloads
     }
@@ -191,19 +194,24 @@ impl Payloads {
         Shape { keys, spaces }
     }
 
+    /// True so many times of a hundred, or more seldom.
+    fn odd(&mut self, percent: usize) -> bool {
+        self.random.below(100 * self.calm) < percent
+    }
+
     /// The next payload.
     pub(super) fn body(&mut self) -> Vec<u8> {
-        if self.random.percent(1) {
+        if self.odd(1) {
             // The devices have another firmware now.
             let (new, at) = (self.shape(), self.random.below(self.shapes.len()));
             self.shapes[at] = new;
         }
         let mut text = if self.exploded { self.many() } else { self.document() };
-        if self.random.percent(2) {
+        if self.odd(2) {
             text += self.random.of(&["\n", " ", "x", "{}", ",", "\0"]);
         }
         let mut bytes = text.into_bytes();
-        if self.random.percent(25) {
+        if self.odd(25) {
             self.damage(&mut bytes);
         }
         self.last.clone_from(&bytes);
@@ -224,12 +232,12 @@ impl Payloads {
     }
 
     fn document(&mut self) -> String {
-        if self.random.percent(1) {
+        if self.odd(1) {
             return self.random.of(&OTHERS).to_owned();
         }
-        let shape = self.random.of(&[0, 0, 0, 1, 2, 3]).min(self.shapes.len() - 1);
+        let shape = if self.odd(50) { self.random.of(&[1, 2, 3]).min(self.shapes.len() - 1) } else { 0 };
         let Shape { mut keys, spaces } = self.shapes[shape].clone();
-        match self.random.below(40) {
+        match self.random.below(40 * self.calm) {
             0 => keys.push(self.random.below(KEYS.len())),
             1 if keys.len() > 1 => keys.rotate_left(1),
             2 => drop(keys.pop()),
@@ -247,8 +255,8 @@ impl Payloads {
 
     /// A value for a key: nearly always one that fits.
     fn value(&mut self, key: usize) -> String {
-        let random = &mut self.random;
-        match random.below(60) {
+        let (random, calm) = (&mut self.random, self.calm);
+        match random.below(60 * calm) {
             0 => return random.of(&OTHERS).to_owned(),
             1 => return random.of(&NUMBERS).to_owned(),
             2 => return random.of(&INTEGERS).to_owned(),
@@ -266,10 +274,11 @@ impl Payloads {
             "small" => random.below(256).to_string(),
             "single" => format!("{sign}{}.{}", random.below(1000), random.below(1_000_000)),
             "s" => format!("\"dev-{:07}\"", random.below(10_000)),
+            "the name" if calm > 1 => random.of(&STRINGS[..5]).to_owned(),
             "the name" => random.of(&STRINGS).to_owned(),
             "t" => (1_700_000_000_000 + random.below(100_000_000)).to_string(),
             "n" => format!("{sign}{}", random.below(1 << 60)),
-            "text_time" if random.percent(20) => format!("\"{}\"", random.of(&TIMES)),
+            "text_time" if random.below(calm) == 0 && random.percent(20) => format!("\"{}\"", random.of(&TIMES)),
             "text_time" => format!("\"2026-01-31T12:00:{:02}.{:03}Z\"", random.below(60), random.below(1000)),
             "on" => random.of(&["true", "false"]).to_owned(),
             "env" if random.percent(3) => random.of(&["null", "{}", r#"{"in":null}"#, r#"{"in":{}}"#]).to_owned(),
