@@ -164,13 +164,19 @@ fn payloads(topic: &str, bodies: impl Iterator<Item = String>) -> Payloads {
     payloads
 }
 
-/// Payloads to rows, in batches of at most `batch_rows`; what is malformed is left out.
+/// Payloads to rows, in batches of about `batch_rows`, as a source does it; what is malformed is left out.
 fn decoded(source: &PlannedSource, payloads: &Payloads, batch_rows: usize) -> Vec<RecordBatch> {
     let mut decoder = source.decoder.build(&source.columns);
     let mut batches = Vec::with_capacity(payloads.len().div_ceil(batch_rows));
-    for start in (0..payloads.len()).step_by(batch_rows) {
-        for index in start..payloads.len().min(start + batch_rows) {
-            let _ = decoder.push(&payloads.get(index));
+    let mut index = 0;
+    while index < payloads.len() {
+        let end = payloads.len().min(index + batch_rows);
+        while index < end {
+            let alike = decoder.push_alike(payloads, index);
+            if alike == 0 {
+                let _ = decoder.push(&payloads.get(index));
+            }
+            index += alike.max(1);
         }
         batches.push(decoder.flush());
     }
@@ -302,10 +308,9 @@ fn sessions(criterion: &mut Criterion, scale: Scale) {
                     || operator(&text),
                     |window| {
                         let [emitted, late] = drain(&mut **window, stream).0;
-                        assert!(
-                            emitted > groups / 2 && emitted <= *groups && late == 0,
-                            "{emitted} emitted, {late} late"
-                        );
+                        // Of a million groups not all have a row.
+                        let least = groups.min(&scale.rows) / 2;
+                        assert!(emitted > least && emitted <= *groups && late == 0, "{emitted} emitted, {late} late");
                     },
                     BatchSize::PerIteration,
                 );
