@@ -172,11 +172,7 @@ fn decoded(source: &PlannedSource, payloads: &Payloads, batch_rows: usize) -> Ve
     while index < payloads.len() {
         let end = payloads.len().min(index + batch_rows);
         while index < end {
-            let alike = decoder.push_alike(payloads, index);
-            if alike == 0 {
-                let _ = decoder.push(&payloads.get(index));
-            }
-            index += alike.max(1);
+            index += decoder.push_some(payloads, index).0;
         }
         batches.push(decoder.flush());
     }

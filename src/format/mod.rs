@@ -32,6 +32,15 @@ pub trait Decoder: Send {
         0
     }
 
+    /// Adds the rows of the payload at `from`, or of several from there that come to one row each: how many payloads, and
+    /// the rows of each or the reason.
+    fn push_some(&mut self, payloads: &Payloads, from: usize) -> (usize, Result<usize, Malformed>) {
+        match self.push_alike(payloads, from) {
+            0 => (1, self.push(&payloads.get(from))),
+            alike => (alike, Ok(1)),
+        }
+    }
+
     /// Takes the rows added since the last time; columns as [`Columns::schema`] says.
     fn flush(&mut self) -> RecordBatch;
 }

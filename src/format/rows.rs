@@ -62,6 +62,11 @@ impl Rows {
         self.null(column)
     }
 
+    /// Adds a null to each of some columns; false where one must have a value.
+    pub fn nulls(&mut self, columns: &[u32]) -> bool {
+        columns.iter().all(|column| self.null(*column as usize).is_ok())
+    }
+
     /// Whether a payload without a value for a column has no rows.
     pub fn is_required(&self, column: usize) -> bool {
         self.columns.columns[column].required

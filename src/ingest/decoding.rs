@@ -54,15 +54,12 @@ impl Decoded {
         let mut malformed = Vec::new();
         while counts.len() < payloads.len() {
             let index = counts.len();
-            let alike = decoder.push_alike(&payloads, index);
-            counts.resize(index + alike, 1);
-            if alike == 0 {
-                let rows = decoder.push(&payloads.get(index)).unwrap_or_else(|why| {
-                    malformed.push((index, why));
-                    0
-                });
-                counts.push(u32::try_from(rows).expect("a batch has fewer rows than 2^32"));
-            }
+            let (count, rows) = decoder.push_some(&payloads, index);
+            let rows = rows.unwrap_or_else(|why| {
+                malformed.push((index, why));
+                0
+            });
+            counts.resize(index + count, u32::try_from(rows).expect("a batch has fewer rows than 2^32"));
         }
         Self { rows: decoder.flush(), payloads, counts, malformed }
     }

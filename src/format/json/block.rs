@@ -78,11 +78,7 @@ impl JsonDecoder {
         if wanted == 0 {
             return 0;
         }
-        let first = self.rows.len();
         let rows = self.steps(payloads, from, wanted);
-        if rows < wanted {
-            self.per_row.iter().for_each(|column| self.rows.builder(*column).truncate(first + rows));
-        }
         let rows = self.rows.alike(payloads, from, rows);
         self.block.went(wanted, rows);
         #[cfg(test)]
@@ -113,7 +109,7 @@ impl JsonDecoder {
                     let ends = ats.iter().zip(bodies());
                     let whole = |(at, (_, end)): &(&usize, (usize, usize))| front.end(**at) == Some(*end);
                     let rows = ends.take_while(whole).count();
-                    return if (0..rows).all(|_| self.absent(from, to)) { rows } else { 0 };
+                    return if (0..rows).all(|_| self.rows.nulls(self.templates.absent(from, to))) { rows } else { 0 };
                 }
             };
             if rows < ROWS_MIN {
@@ -123,12 +119,6 @@ impl JsonDecoder {
             place = step.then as usize;
         }
         0
-    }
-
-    /// Some columns have no value; false where one must have.
-    fn absent(&mut self, from: u32, to: u32) -> bool {
-        let absent = self.templates.absent(from, to);
-        absent.iter().all(|column| self.rows.null(*column as usize).is_ok())
     }
 }
 
@@ -198,7 +188,7 @@ impl Front<'_> {
     fn column(&self, ats: &mut [usize], column: &mut Builder, required: bool) -> usize {
         let mut rows = 0;
         while rows < ats.len() {
-            rows += self.quick(&mut ats[rows..], column);
+            rows += self.quick(&mut ats[rows..], column, required);
             if rows < ats.len() && self.any(&mut ats[rows..=rows], column, required) == 0 {
                 return rows;
             }
@@ -215,7 +205,7 @@ impl Front<'_> {
         })
     }
 
-    fn quick(&self, ats: &mut [usize], column: &mut Builder) -> usize {
+    fn quick(&self, ats: &mut [usize], column: &mut Builder, required: bool) -> usize {
         match column.quick(ats.len()) {
             Quick::Float64(values) => self.numbers(ats, values, Short::float64),
             Quick::Int64(values) => self.numbers(ats, values, Short::int64),
@@ -231,7 +221,7 @@ impl Front<'_> {
                 }
                 _ => None,
             }),
-            Quick::Other => 0,
+            Quick::Other => self.any(ats, column, required),
         }
     }
 

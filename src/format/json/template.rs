@@ -335,10 +335,7 @@ impl Walk<'_> {
     /// Some columns have no value; false where one must have.
     #[inline(never)]
     pub(super) fn absent(&mut self, from: u32, to: u32) -> bool {
-        (from..to).all(|at| {
-            let column = self.templates.absent[at as usize];
-            self.rows.null(column as usize).is_ok()
-        })
+        self.rows.nulls(self.templates.absent(from, to))
     }
 
     /// The same by the functions of the walk.
