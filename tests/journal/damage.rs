@@ -17,14 +17,16 @@ use crate::support::journal::{Item, keep, make_folder, payload, reopen, settings
 const DAMAGES: u64 = 50_000;
 const THREADS: u64 = 4;
 const BATCH: (usize, usize) = (16, 1 << 20);
+/// Of a record of the journal that is damaged.
+const PAYLOADS: u16 = 4;
 
 /// A journal that was closed.
 struct Whole {
     memory: MemoryDisk,
     settings: JournalSettings,
     items: Vec<Item>,
-    /// What follows each item.
-    places: Vec<(Position, u64)>,
+    /// What follows each record, and how many items came up to it.
+    places: Vec<(usize, (Position, u64))>,
     files: Vec<PathBuf>,
     /// Segments by number, as they were, with their marks: where each is, and up to where it proves that records are
     /// durable.
@@ -45,7 +47,8 @@ impl Whole {
         let recovered = recover(&*disk, &settings, None, false).unwrap();
         let mut groups = Vec::new();
         for group in 0..9_u16 {
-            let payloads = (0..4).map(|index| payload(group * 4 + index + 1, usize::from(group * 17 + index * 9), 5));
+            let payloads = (0..PAYLOADS)
+                .map(|index| payload(group * PAYLOADS + index + 1, usize::from(group * 17 + index * 9), 5));
             groups.push(payloads.chain([Item::Barrier(u64::from(group))]).collect::<Vec<_>>());
         }
         let kept = keep(&disk, &settings, &recovered, &groups, BATCH);
@@ -55,7 +58,6 @@ impl Whole {
         let names = disk.list(Path::new("journal")).unwrap();
         let files: Vec<PathBuf> = names.iter().map(|name| Path::new("journal").join(name)).collect();
         assert!((4..9).contains(&files.len()), "{files:?}");
-        let places = whole.places.iter().map(|(_, place)| *place).collect();
         let segments = (1..).zip(&files).map(|(number, path)| {
             let bytes = disk::read(&*disk, path).unwrap();
             let marks = marks(&bytes);
@@ -63,7 +65,7 @@ impl Whole {
         });
         let segments: Vec<_> = segments.collect();
         assert!(segments.iter().map(|(_, _, marks)| marks.len()).sum::<usize>() >= 9, "each group has its mark");
-        Self { memory, settings, items: whole.items, places, files: files.clone(), segments }
+        Self { memory, settings, items: whole.items, places: whole.places, files: files.clone(), segments }
     }
 
     /// How many items the marks and the borders of segments that are as they were prove to have been durable.
@@ -77,18 +79,22 @@ impl Whole {
                 }
             }
         }
-        self.places.iter().filter(|(place, _)| *place <= proven).count()
+        let places = self.places.iter().filter(|(_, (place, _))| *place <= proven);
+        places.map(|(items, _)| *items).max().unwrap_or(0)
     }
 
-    /// One damage; `from` is a place, counted in items, that a checkpoint knows.
+    /// One damage; `from` is a place, counted in items, that a checkpoint knows: the end of a record.
     fn check(&self, seed: u64) -> Outcome {
         let mut chance = Chance::new(seed);
         let disk = self.memory.kill();
         let damage = Damage::new(&mut chance, &disk, &self.files);
         damage.apply(&disk);
         let proven = self.proven(&disk);
-        let from = if chance.of(3) == 0 { 0 } else { chance.of(self.items.len() as u64) as usize };
-        let place = from.checked_sub(1).map(|last| self.places[last]);
+        let record = if chance.of(3) == 0 { 0 } else { chance.of(self.places.len() as u64) as usize };
+        let (from, place) = record.checked_sub(1).map_or((0, None), |last| {
+            let (items, place) = self.places[last];
+            (items, Some(place))
+        });
         let accept = chance.of(4) == 0;
         let shared: SharedDisk = Arc::new(disk);
         match reopen(&shared, &self.settings, place, accept, BATCH) {
@@ -97,7 +103,8 @@ impl Whole {
                 let good = found.items.iter().all(|item| rest.any(|given| given == item));
                 assert!(good, "{damage:?}: records in order, and none that was not given");
                 if matches!(damage, Damage::Flip(..)) {
-                    assert!(found.items.len() + 1 >= self.items.len() - from, "{damage:?}: a flip takes one record");
+                    let kept = found.items.len() + PAYLOADS as usize;
+                    assert!(kept >= self.items.len() - from, "{damage:?}: a flip takes one record");
                 }
                 let told = found.recovered.next - found.recovered.number - found.recovered.lost;
                 assert_eq!(told, found.items.len() as u64, "{damage:?}: what is lost is counted");

@@ -4,6 +4,7 @@
 
 mod crash;
 mod damage;
+mod golden;
 mod model;
 mod quota;
 #[path = "../support/mod.rs"]

@@ -14,7 +14,7 @@ use crate::flow::meter::SourceMeter;
 use crate::flow::payload::Payloads;
 use crate::ingest::feed::{Crossing, Pace};
 use crate::ingest::journal::reader::Reader;
-use crate::ingest::journal::record::Record;
+use crate::ingest::journal::record::Mark;
 use crate::ingest::journal::tail::{Entry, Handle, Shared};
 use crate::ingest::journal::writer::{Stuck, Writer};
 use crate::ingest::journal::{JournalError, JournalSettings, Recovered, Sync};
@@ -120,19 +120,19 @@ impl Keeper {
             Crossing::Payloads(payloads) => self.take_payloads(payloads),
             Crossing::Tick { now, listening } => {
                 let now = self.writer.monotone(now);
-                self.push(&Record::Tick { now, listening }, Crossing::Tick { now, listening })
+                self.push(Mark::Tick { now, listening }, Crossing::Tick { now, listening })
             }
             Crossing::Heard(now) => {
                 let now = self.writer.monotone(now);
-                self.push(&Record::Heard(now), Crossing::Heard(now))
+                self.push(Mark::Heard(now), Crossing::Heard(now))
             }
             Crossing::Barrier(epoch) => self.barriers(epoch.next()),
             // Said by the keeper alone.
             Crossing::Stop(_) => Ok(()),
             Crossing::End { exhausted, epoch } => {
                 self.barriers(epoch)?;
-                let record = if exhausted { Record::Exhausted(epoch) } else { Record::Stop(epoch) };
-                self.push(&record, Crossing::End { exhausted, epoch })
+                let mark = if exhausted { Mark::Exhausted(epoch) } else { Mark::Stop(epoch) };
+                self.push(mark, Crossing::End { exhausted, epoch })
             }
         }
     }
@@ -140,14 +140,14 @@ impl Keeper {
     /// Barriers up to the one before `until`; some may have been written ahead of their crossing.
     fn barriers(&mut self, until: Epoch) -> Result<(), KeeperError> {
         while self.epoch < until {
-            self.push(&Record::Barrier(self.epoch), Crossing::Barrier(self.epoch))?;
+            self.push(Mark::Barrier(self.epoch), Crossing::Barrier(self.epoch))?;
             self.epoch = self.epoch.next();
         }
         Ok(())
     }
 
-    fn push(&mut self, record: &Record<'_>, crossing: Crossing) -> Result<(), KeeperError> {
-        let first = self.patiently(|writer| writer.push(record))?;
+    fn push(&mut self, mark: Mark, crossing: Crossing) -> Result<(), KeeperError> {
+        let (first, ()) = self.patiently(|writer| writer.push(mark))?;
         self.hold(first, crossing);
         Ok(())
     }
@@ -155,25 +155,26 @@ impl Keeper {
     fn take_payloads(&mut self, mut payloads: Payloads) -> Result<(), KeeperError> {
         payloads.raise_arrivals(|arrival| self.writer.monotone(arrival));
         while !payloads.is_empty() {
-            let first = self.patiently(|writer| writer.push(&Record::Payload(payloads.get(0))))?;
+            let (first, taken) = self.patiently(|writer| writer.push_payloads(&payloads, 0))?;
             // What gets stuck is tried again, patiently, as the first of the rest: marks may come in between.
-            let rest = self.push_rest(&payloads)?.map_or_else(Payloads::default, |index| payloads.split_off(index));
+            let taken = self.push_rest(&payloads, taken)?;
+            let rest = if taken < payloads.len() { payloads.split_off(taken) } else { Payloads::default() };
             self.hold(first, Crossing::Payloads(payloads));
             payloads = rest;
         }
         Ok(())
     }
 
-    /// Takes all but the first, up to one that gets stuck, whose index it gives. What fails is not tried again.
-    fn push_rest(&mut self, payloads: &Payloads) -> Result<Option<usize>, KeeperError> {
-        for index in 1..payloads.len() {
-            match self.writer.push(&Record::Payload(payloads.get(index))) {
-                Ok(()) => {}
+    /// Takes those from `taken` on, up to one that gets stuck, whose index it gives. What fails is not tried again.
+    fn push_rest(&mut self, payloads: &Payloads, mut taken: usize) -> Result<usize, KeeperError> {
+        while taken < payloads.len() {
+            match self.writer.push_payloads(payloads, taken) {
+                Ok(until) => taken = until,
                 Err(Stuck::Failed(error)) => return Err(error.into()),
-                Err(Stuck::Full(_) | Stuck::Quota) => return Ok(Some(index)),
+                Err(Stuck::Full(_) | Stuck::Quota) => break,
             }
         }
-        Ok(None)
+        Ok(taken)
     }
 
     fn hold(&mut self, first: u64, crossing: Crossing) {
@@ -216,19 +217,22 @@ impl Keeper {
         self.meter.journal_records.store(self.writer.next() - 1, Relaxed);
     }
 
-    /// Does it again until there is room; gives the number that the record had. Nothing is acknowledged meanwhile, and the
-    /// broker holds back what it may not send without.
-    fn patiently(&mut self, mut attempt: impl FnMut(&mut Writer) -> Result<(), Stuck>) -> Result<u64, KeeperError> {
+    /// Does it again until there is room; gives the number that the record had, too. Nothing is acknowledged meanwhile, and
+    /// the broker holds back what it may not send without.
+    fn patiently<T>(
+        &mut self,
+        mut attempt: impl FnMut(&mut Writer) -> Result<T, Stuck>,
+    ) -> Result<(u64, T), KeeperError> {
         let mut stuck = false;
         loop {
             let number = self.writer.next();
             let (pause, why) = match attempt(&mut self.writer) {
-                Ok(()) => {
+                Ok(done) => {
                     if stuck {
                         tracing::info!("the journal has room again");
                         (self.troubled)(None);
                     }
-                    return Ok(number);
+                    return Ok((number, done));
                 }
                 Err(Stuck::Failed(error)) => return Err(error.into()),
                 Err(Stuck::Full(error)) => {
@@ -255,8 +259,8 @@ impl Keeper {
     fn write_ahead(&mut self) -> Result<(), KeeperError> {
         let current = self.pace.borrow().epoch;
         while self.epoch < current {
-            let (first, record) = (self.writer.next(), Record::Barrier(self.epoch));
-            match self.writer.push(&record) {
+            let first = self.writer.next();
+            match self.writer.push(Mark::Barrier(self.epoch)) {
                 Ok(()) => {}
                 Err(Stuck::Failed(error)) => return Err(error.into()),
                 Err(Stuck::Full(_) | Stuck::Quota) => return Ok(()),

@@ -20,6 +20,7 @@ mod keeper;
 mod reader;
 mod record;
 mod recover;
+mod run;
 mod segment;
 mod tail;
 mod writer;

@@ -6,7 +6,7 @@ use crate::disk::{DiskFile, SharedDisk};
 use crate::flow::message::Epoch;
 use crate::flow::payload::Payloads;
 use crate::ingest::feed::Crossing;
-use crate::ingest::journal::record::{Decoded, HEAD, Record, decode};
+use crate::ingest::journal::record::{Decoded, HEAD, Mark, Record, decode};
 use crate::ingest::journal::tail::{Entry, Over, Shared, State, bytes_of};
 use crate::ingest::journal::{JournalError, JournalSettings, Next, Position, Recovered, segment};
 
@@ -30,11 +30,10 @@ pub struct Reader {
     shared: Arc<Shared>,
     /// The place and the number of the next record.
     next: Next,
-    /// Payloads that are given at once, and their bytes.
+    /// Payloads that are given at once, and their bytes; from disk up to a record more.
     batch: (usize, usize),
     holes: Vec<(Position, Position)>,
     segment: Option<Box<OpenSegment>>,
-    properties: Vec<(String, String)>,
     /// Taken from memory, and to be given as one.
     taken: Vec<Entry>,
     /// How large the last batch from disk was: payloads and bytes.
@@ -73,8 +72,8 @@ impl Reader {
         let epoch = recovered.epoch.map_or(Epoch(0), Epoch::next);
         let (next, holes) = ((recovered.from, recovered.number), recovered.holes.clone());
         let exhausted = recovered.exhausted;
-        let (properties, taken, last) = (Vec::new(), Vec::new(), (0, 0));
-        Self { shared, next, batch, holes, segment: None, properties, taken, last, epoch, exhausted }
+        let (taken, last) = (Vec::new(), (0, 0));
+        Self { shared, next, batch, holes, segment: None, taken, last, epoch, exhausted }
     }
 
     /// Reads a journal that nobody writes to, from where it was recovered to its end.
@@ -175,7 +174,7 @@ impl Reader {
         Read { crossing, next }
     }
 
-    /// Reads records below `until`: payloads up to a batch, or one of another kind.
+    /// Reads records below `until`: payloads until they are a batch, or one of another kind.
     fn read_from_disk(&mut self, until: u64) -> Result<Option<Read>, JournalError> {
         let mut payloads = Payloads::default();
         payloads.reserve(self.last.0, self.last.1);
@@ -189,7 +188,7 @@ impl Reader {
             let segment = self.segment.as_ref().expect("it was loaded");
             let from = usize::try_from(self.next.0.offset - segment.start).unwrap_or(usize::MAX);
             let bytes = segment.window.get(from..).unwrap_or_default();
-            let (number, record, len) = match decode(bytes, &mut self.properties) {
+            let (number, record, len) = match decode(bytes) {
                 Decoded::Record(number, record, len) => (number, record, len),
                 Decoded::Nothing => {
                     self.next.0 = Position { segment: segment.number + 1, offset: segment::HEADER };
@@ -202,29 +201,32 @@ impl Reader {
             };
             self.next.1 = number;
             let after = Position { offset: self.next.0.offset + len as u64, ..self.next.0 };
-            let crossing = match record {
-                Record::Payload(payload) => {
-                    payloads.push(payload.topic, payload.body, payload.arrival, payload.delivery);
-                    if !payload.properties.is_empty() {
+            let mark = match record {
+                Record::Payloads(run) => {
+                    run.each(|payload| {
+                        payloads.push(payload.topic, payload.body, payload.arrival, payload.delivery);
                         payloads.set_properties(payload.properties.to_vec());
-                    }
-                    self.next = (after, number + 1);
+                    });
+                    self.next = (after, number + u64::from(run.len()));
                     continue;
                 }
-                Record::Synced(_) => {
+                Record::Mark(mark) => mark,
+            };
+            let crossing = match mark {
+                Mark::Synced(_) => {
                     self.next.0 = after;
                     continue;
                 }
                 // The next call comes back to it.
                 _ if !payloads.is_empty() => break,
-                Record::Tick { now, listening } => Crossing::Tick { now, listening },
-                Record::Heard(now) => Crossing::Heard(now),
-                Record::Barrier(epoch) => Crossing::Barrier(epoch),
-                Record::Stop(epoch) if self.shared.lock().over == Over::Yes(Some(number)) => {
+                Mark::Tick { now, listening } => Crossing::Tick { now, listening },
+                Mark::Heard(now) => Crossing::Heard(now),
+                Mark::Barrier(epoch) => Crossing::Barrier(epoch),
+                Mark::Stop(epoch) if self.shared.lock().over == Over::Yes(Some(number)) => {
                     Crossing::End { exhausted: false, epoch }
                 }
-                Record::Stop(epoch) => Crossing::Stop(epoch),
-                Record::Exhausted(epoch) => Crossing::End { exhausted: true, epoch },
+                Mark::Stop(epoch) => Crossing::Stop(epoch),
+                Mark::Exhausted(epoch) => Crossing::End { exhausted: true, epoch },
             };
             if let Crossing::Barrier(epoch) | Crossing::Stop(epoch) = crossing {
                 self.epoch = epoch.next();

@@ -7,7 +7,7 @@ use crate::disk::{self, Disk};
 use crate::flow::message::Epoch;
 use crate::flow::payload::Payload;
 use crate::flow::time::Timestamp;
-use crate::ingest::journal::record::{Decoded, HEAD, Record, decode, may_begin};
+use crate::ingest::journal::record::{Decoded, HEAD, Mark, Record, decode, may_begin};
 use crate::ingest::journal::{JournalError, JournalSettings, Position, segment};
 
 /// How many redeliveries are looked for at most: MQTT has no more packet ids.
@@ -60,6 +60,8 @@ pub struct Recovered {
     pub lost: u64,
     /// The file of the last segment, and a whole one after it where it was prepared.
     pub(super) segments: (u64, Option<u64>),
+    /// The last segment is of this version, so that records may be added to it.
+    pub(super) is_current: bool,
 }
 
 /// Reads a journal from a checkpoint's position (or the beginning), and cuts off what was being written in a crash.
@@ -143,7 +145,7 @@ fn cut_off(
         disk.remove(&path).map_err(|why| JournalError::disk("remove", &path, why))?;
         recovered.used -= bytes.len() as u64;
     }
-    recovered.segments = (recovered.end.segment, prepared);
+    (recovered.segments, recovered.is_current) = ((recovered.end.segment, prepared), segment::is_current(&bytes));
     for folder in [&*settings.folder, disk::parent(&settings.folder)] {
         disk.sync_folder(folder).map_err(|why| JournalError::lost(folder, why))?;
     }
@@ -151,15 +153,14 @@ fn cut_off(
 }
 
 /// Whether the broker may send it again.
-fn is_redeliverable(record: &Record<'_>) -> bool {
-    matches!(record, Record::Payload(payload) if payload.delivery.qos > 0)
+fn is_redeliverable(payload: &Payload<'_>) -> bool {
+    payload.delivery.qos > 0
 }
 
 /// The records at the beginning of a segment.
 fn each_record(bytes: &[u8], mut each: impl FnMut(&Record<'_>)) {
-    let mut properties = Vec::new();
     let mut at = HEADER;
-    while let Some(Decoded::Record(_, record, len)) = bytes.get(at..).map(|rest| decode(rest, &mut properties)) {
+    while let Some(Decoded::Record(_, record, len)) = bytes.get(at..).map(decode) {
         each(&record);
         at += len;
     }
@@ -198,6 +199,7 @@ impl Scan {
             holes: Vec::new(),
             lost: 0,
             segments: (from.segment, None),
+            is_current: true,
         };
         Self { accept_loss, wrong: None, redeliveries: VecDeque::new(), found }
     }
@@ -214,11 +216,10 @@ impl Scan {
             Err(error) if !self.accept_loss => return Err(error),
             _ => {}
         }
-        let mut properties = Vec::new();
         let mut at = from.max(HEADER);
         while at < bytes.len() {
             let here = Position { segment, offset: at as u64 };
-            let why = match decode(&bytes[at..], &mut properties) {
+            let why = match decode(&bytes[at..]) {
                 Decoded::Record(number, record, len) if number >= self.found.next => {
                     self.record(path, here, (number, &record), len)?;
                     at += len;
@@ -248,7 +249,11 @@ impl Scan {
                 break;
             }
             let Ok(bytes) = disk::read(disk, &segment::path(folder, segment)) else { break };
-            each_record(&bytes, |record| count += usize::from(is_redeliverable(record)));
+            each_record(&bytes, |record| {
+                if let Record::Payloads(run) = record {
+                    run.each(|payload| count += usize::from(is_redeliverable(payload)));
+                }
+            });
             segments.push((segment, bytes));
             next = segment;
         }
@@ -272,7 +277,7 @@ impl Scan {
             let why = "records are missing there";
             self.wrong = Some(Wrong { path: path.to_owned(), at: self.found.end, why });
         }
-        let mark = if let Record::Synced(at) = record { Some(*at) } else { None };
+        let mark = if let Record::Mark(Mark::Synced(at)) = record { Some(*at) } else { None };
         let begins = Position { segment: here.segment, offset: segment::HEADER } == here;
         if let Some(wrong) = self.wrong.take_if(|_| begins && number == self.found.next) {
             // No record is missing: it was the mark of a segment's last sync, which no other has made durable.
@@ -294,38 +299,38 @@ impl Scan {
             self.wrong = None;
         }
         self.note(here.segment, record);
-        if let Record::Payload(payload) = record {
-            let (count, bytes) = self.found.payloads;
-            self.found.payloads = (count + 1, bytes + payload.body.len() as u64);
+        if let Record::Payloads(run) = record {
+            let (count, bytes) = &mut self.found.payloads;
+            *count += record.numbers();
+            run.each(|payload| *bytes += payload.body.len() as u64);
         }
         self.found.end = Position { segment: here.segment, offset: here.offset + len as u64 };
-        self.found.next = if mark.is_some() { number } else { number + 1 };
+        self.found.next = number + record.numbers();
         if mark.is_none() {
-            self.found.stopped = matches!(record, Record::Stop(_)).then_some(number);
-            self.found.exhausted = matches!(record, Record::Exhausted(_));
+            self.found.stopped = matches!(record, Record::Mark(Mark::Stop(_))).then_some(number);
+            self.found.exhausted = matches!(record, Record::Mark(Mark::Exhausted(_)));
         }
         Ok(())
     }
 
     fn note(&mut self, segment: u64, record: &Record<'_>) {
-        if is_redeliverable(record) {
-            *self.found.redeliverable.entry(segment).or_default() += 1;
-        }
         match record {
-            Record::Payload(payload) => self.payload(payload),
-            Record::Barrier(epoch) | Record::Stop(epoch) => self.found.epoch = self.found.epoch.max(Some(*epoch)),
-            Record::Exhausted(epoch) => {
+            Record::Payloads(run) => run.each(|payload| self.payload(segment, payload)),
+            Record::Mark(Mark::Barrier(epoch) | Mark::Stop(epoch) | Mark::Exhausted(epoch)) => {
                 self.found.epoch = self.found.epoch.max(Some(*epoch));
             }
-            Record::Tick { now, .. } | Record::Heard(now) => self.found.arrival = self.found.arrival.max(*now),
-            Record::Synced(_) => {}
+            Record::Mark(Mark::Tick { now, .. } | Mark::Heard(now)) => {
+                self.found.arrival = self.found.arrival.max(*now);
+            }
+            Record::Mark(Mark::Synced(_)) => {}
         }
     }
 
-    fn payload(&mut self, payload: &Payload<'_>) {
+    fn payload(&mut self, segment: u64, payload: &Payload<'_>) {
         self.found.arrival = self.found.arrival.max(payload.arrival);
         self.found.connection = self.found.connection.max(payload.delivery.connection);
-        if payload.delivery.qos > 0 {
+        if is_redeliverable(payload) {
+            *self.found.redeliverable.entry(segment).or_default() += 1;
             if self.redeliveries.len() == REDELIVERIES_MAX {
                 self.redeliveries.pop_front();
             }
@@ -336,7 +341,6 @@ impl Scan {
 
     /// The next place where a record of this journal stands that is not older than what was read.
     fn next_good(&self, bytes: &[u8], from: usize) -> Option<usize> {
-        let mut properties = Vec::new();
         let mut at = from + 1;
         loop {
             // Nearly all of what follows the last record is zeros.
@@ -347,7 +351,7 @@ impl Scan {
                 let ahead = u64::from_le_bytes(*number).checked_sub(self.found.next);
                 if ahead.is_some_and(|ahead| ahead < AHEAD_MAX)
                     && may_begin(&bytes[start..])
-                    && matches!(decode(&bytes[start..], &mut properties), Decoded::Record(..))
+                    && matches!(decode(&bytes[start..]), Decoded::Record(..))
                 {
                     return Some(start);
                 }

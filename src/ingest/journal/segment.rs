@@ -9,7 +9,9 @@ use crate::ingest::journal::JournalError;
 pub(super) const HEADER: u64 = 40;
 const MAGIC: &[u8; 8] = b"SGJOURNL";
 /// The version of the format; a build reads its own and older ones.
-pub(super) const VERSION: u32 = 1;
+///
+/// 1: each payload has a record of its own. 2: many payloads are one record.
+pub(super) const VERSION: u32 = 2;
 const ENDING: &str = ".journal";
 const UNFINISHED: &str = ".tmp";
 /// Zeros are written in pieces of this size.
@@ -106,7 +108,13 @@ pub(super) fn check(path: &Path, number: u64, bytes: &[u8]) -> Result<(), Journa
     Ok(())
 }
 
-/// Whether a segment has no record yet, nor a trace of one.
+/// Whether a segment is of this version. Records of it may not be added to an older one, which older builds read.
+pub(super) fn is_current(bytes: &[u8]) -> bool {
+    bytes.get(8..12) == Some(&VERSION.to_le_bytes())
+}
+
+/// Whether a segment of this version has no record yet, nor a trace of one.
 pub(super) fn is_unused(path: &Path, number: u64, bytes: &[u8]) -> bool {
-    check(path, number, bytes).is_ok() && bytes[HEADER as usize..].iter().all(|byte| *byte == 0)
+    let is_empty = || bytes[HEADER as usize..].iter().all(|byte| *byte == 0);
+    is_current(bytes) && check(path, number, bytes).is_ok() && is_empty()
 }

@@ -6,10 +6,11 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crate::disk::{DiskFile, SharedDisk, planted};
+use crate::flow::payload::Payloads;
 use crate::flow::time::Timestamp;
-use crate::ingest::journal::record::{self, Record, encode};
+use crate::ingest::journal::record::Mark;
 use crate::ingest::journal::tail::Shared;
-use crate::ingest::journal::{JournalError, JournalSettings, Position, Recovered, Sync, is_full, segment};
+use crate::ingest::journal::{JournalError, JournalSettings, Position, Recovered, Sync, is_full, run, segment};
 
 /// Why a record could not be taken yet.
 #[derive(Debug)]
@@ -67,7 +68,10 @@ impl Writer {
         let (number, prepared) = recovered.segments;
         let path = segment::path(&settings.folder, number);
         let file = disk.open(&path).map_err(|why| JournalError::disk("open", &path, why))?;
-        let segment_len = disk.file_len(&path).map_err(|why| JournalError::disk("read", &path, why))?;
+        let segment_len = match recovered.is_current {
+            true => disk.file_len(&path).map_err(|why| JournalError::disk("read", &path, why))?,
+            false => recovered.end.offset,
+        };
         let mut writer = Self {
             disk,
             settings: settings.clone(),
@@ -111,16 +115,29 @@ impl Writer {
         self.buffer.len()
     }
 
-    /// Takes a record, in memory. A record that got stuck was not taken. Marks of time and epochs have a segment beyond the
-    /// quota, as nothing is ever released without them.
-    pub(super) fn push(&mut self, record: &Record<'_>) -> Result<(), Stuck> {
-        let len = record::len(record) as u64;
-        if self.position().offset + len > self.segment_len {
-            self.roll(len, matches!(record, Record::Payload(_)))?;
-        }
-        encode(&mut self.buffer, self.next, record);
+    /// Takes a mark, in memory. What got stuck was not taken. Marks of time and epochs have a segment beyond the quota, as
+    /// nothing is ever released without them.
+    pub(super) fn push(&mut self, mark: Mark) -> Result<(), Stuck> {
+        self.make_room(mark.len(), false)?;
+        mark.encode(&mut self.buffer, self.next);
         self.next += 1;
         Ok(())
+    }
+
+    /// Takes payloads from the one at `from` on, in memory, as many as go into a record, and gives the index of the next.
+    pub(super) fn push_payloads(&mut self, payloads: &Payloads, from: usize) -> Result<usize, Stuck> {
+        let room = self.make_room(run::len_max(&payloads.get(from)), true)?;
+        let until = run::encode(&mut self.buffer, self.next, payloads, from, room);
+        self.next += (until - from) as u64;
+        Ok(until)
+    }
+
+    /// Sees to it that a record of so many bytes goes into the segment, and tells how much does.
+    fn make_room(&mut self, record: usize, payload: bool) -> Result<usize, Stuck> {
+        if self.position().offset + record as u64 > self.segment_len {
+            self.roll(record as u64, payload)?;
+        }
+        Ok(usize::try_from(self.segment_len - self.position().offset).unwrap_or(usize::MAX))
     }
 
     /// Writes what was taken, and makes it durable as the settings say, or as `now` says.
@@ -179,7 +196,7 @@ impl Writer {
     /// Says how far the sync reached. Not synced itself: it speaks of what is before it.
     fn mark(&mut self) -> Result<(), JournalError> {
         self.mark.clear();
-        encode(&mut self.mark, self.next, &Record::Synced(self.at));
+        Mark::Synced(self.at).encode(&mut self.mark, self.next);
         if self.at.offset + self.mark.len() as u64 <= self.segment_len {
             match self.file.write_at(&self.mark, self.at.offset) {
                 Ok(()) => self.at.offset += self.mark.len() as u64,
