@@ -20,7 +20,7 @@ use streamgauge::flow::meter::SourceMeter;
 use streamgauge::flow::payload::{Delivery, Payloads};
 use streamgauge::flow::time::Timestamp;
 use streamgauge::ingest::feed::{BRIDGE_BATCHES, Crossing, Pace};
-use streamgauge::ingest::journal::{Handle, JournalSettings, Keeper, Reader, Sync, recover};
+use streamgauge::ingest::journal::{Handle, JournalSettings, Keeper, Reader, Sync, ZEROS_BELOW, recover};
 use tokio::sync::{mpsc, watch};
 
 /// The allocator of the binary.
@@ -77,8 +77,15 @@ struct Found {
 fn measure(folder: &Path, count: usize, at_once: usize, tail_bytes: usize) -> Found {
     let folder = tempfile::tempdir_in(folder).unwrap();
     let folder_path = folder.path().to_owned();
-    let settings =
-        JournalSettings { folder: folder_path, quota: 1 << 30, sync: Sync::Group, tail_bytes, keep: 0, segment: None };
+    let settings = JournalSettings {
+        folder: folder_path,
+        quota: 1 << 30,
+        sync: Sync::Group,
+        tail_bytes,
+        keep: 0,
+        segment: None,
+        zeros_below: ZEROS_BELOW,
+    };
     let disk = disk::real();
     let recovered = recover(&*disk, &settings, None, false).unwrap();
     let (_pace, paced) = watch::channel(Pace { epoch: Epoch(0), stop: false });

@@ -13,7 +13,7 @@ use crate::engine::untouched::Untouched;
 use crate::flow::message::Epoch;
 use crate::ingest::feed::Crossing;
 use crate::ingest::intake::SourceState;
-use crate::ingest::journal::{JournalError, JournalSettings, Next, Position, Reader, Recovered, recover};
+use crate::ingest::journal::{JournalError, JournalSettings, Next, Position, Reader, Recovered, ZEROS_BELOW, recover};
 use crate::ingest::slices::Slices;
 use crate::ingest::watermark::WatermarkState;
 use crate::pipeline::plan::{Durability, Plan};
@@ -217,6 +217,7 @@ fn settings(plan: &Plan, durability: &Durability, folder: &StateFolder, source: 
         tail_bytes: usize::try_from((plan.memory / sources / 2).min(TAIL_BYTES_MAX)).unwrap_or(usize::MAX),
         keep: durability.keep / sources,
         segment: None,
+        zeros_below: ZEROS_BELOW,
     }
 }
 

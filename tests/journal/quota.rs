@@ -6,11 +6,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use streamgauge::disk::SharedDisk;
+use streamgauge::disk::faulty::{FaultyDisk, Kind};
 use streamgauge::disk::memory::MemoryDisk;
 use streamgauge::flow::message::Epoch;
 use streamgauge::ingest::journal::{JournalSettings, Position, recover};
 
-use crate::support::journal::{Item, Session, items, make_folder, payload, reopen, settings};
+use crate::support::journal::{Item, Session, assert_kept, items, keep, make_folder, payload, reopen, settings};
 
 const QUOTA: u64 = 8 * 4096;
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -141,22 +142,28 @@ fn a_stream_passes_through_a_small_journal() {
 
 #[test]
 fn a_full_disk_holds_payloads_back_and_loses_none() {
+    full_disk(u64::MAX, "cannot create", 15);
+    // The room was not taken before, so the group that does not fit waits as a whole.
+    full_disk(0, "cannot write", 0);
+}
+
+fn full_disk(zeros_below: u64, what: &str, least: usize) {
     let (memory, disk, settings) = full_journal();
-    let settings = JournalSettings { quota: 1 << 30, ..settings };
+    let settings = JournalSettings { quota: 1 << 30, zeros_below, ..settings };
     let recovered = recover(&*disk, &settings, None, false).unwrap();
     memory.set_capacity(Some(5 * 4096 + 100));
     let (session, _reader, troubles) = Session::open(&disk, &settings, &recovered, (64, 1 << 20)).unwrap();
     let given: Vec<Item> = (1..=60).map(|number| payload(number, 1000, i64::from(number))).collect();
     session.give(&given);
     let why = troubles.recv_timeout(PATIENCE).unwrap().unwrap();
-    assert!(why.contains("cannot create"), "{why}");
+    assert!(why.contains(what), "{why}");
     let taken = session.released();
-    assert!((15..20).contains(&taken), "{taken} are in 5 segments");
+    assert!((least..20).contains(&taken), "{taken} are in 5 segments");
     assert_eq!(*session.safe.borrow(), taken as u64);
     // What was acknowledged so far is there.
     let crashed: SharedDisk = Arc::new(copy_of(&memory));
     let found = reopen(&crashed, &settings, None, false, (64, 1 << 20)).unwrap();
-    assert_eq!(found.items, given[..taken]);
+    assert_kept(&found.items, &given, taken);
     memory.set_capacity(None);
     session.wait(60);
     assert_eq!(troubles.recv_timeout(PATIENCE).unwrap(), None);
@@ -177,4 +184,29 @@ fn copy_of(memory: &MemoryDisk) -> MemoryDisk {
         disk.create(&path).unwrap().write_at(&bytes, 0).unwrap();
     }
     copy
+}
+
+/// Nothing is written twice where much comes between two syncs, and zeros are written ahead where little does.
+#[test]
+fn large_groups_need_no_zeros() {
+    for (payloads, zeros) in [(1, true), (40, false)] {
+        let memory = MemoryDisk::new();
+        let disk = FaultyDisk::new(Arc::new(memory.clone()), []);
+        let shared: SharedDisk = Arc::new(disk.clone());
+        make_folder(&shared);
+        let settings = JournalSettings { segment: Some(8192), ..settings() };
+        let recovered = recover(&*shared, &settings, None, false).unwrap();
+        let groups: Vec<Vec<Item>> = (0..160 / payloads)
+            .map(|group| (1..=payloads).map(|index| payload(group + index, 100, 5)).collect())
+            .collect();
+        let kept = keep(&shared, &settings, &recovered, &groups, (64, 1 << 20));
+        assert_eq!((kept.safe, kept.error), (160, None));
+        let made = disk.operations();
+        let holes = made.iter().filter(|operation| operation.kind == Kind::SetLen).count();
+        let segments = made.iter().filter(|operation| operation.kind == Kind::Rename).count();
+        assert!(segments >= 3, "{segments}");
+        assert_eq!(holes, if zeros { 0 } else { segments - 1 }, "the first is made before any group");
+        let disk: SharedDisk = Arc::new(memory.crash_hard());
+        assert_eq!(reopen(&disk, &settings, None, false, (64, 1 << 20)).unwrap().items, groups.concat());
+    }
 }

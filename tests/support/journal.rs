@@ -67,7 +67,7 @@ pub fn payload(number: u16, len: usize, arrival: i64) -> Item {
     Item::Payload(Given { topic: format!("site/{}", number % 6).into_bytes(), body, arrival, delivery, properties })
 }
 
-/// Settings of a journal with segments of 4 KiB, on an endless quota.
+/// Settings of a journal with segments of 4 KiB, some with written zeros and some without, on an endless quota.
 pub fn settings() -> JournalSettings {
     JournalSettings {
         folder: FOLDER.into(),
@@ -76,6 +76,7 @@ pub fn settings() -> JournalSettings {
         tail_bytes: 1 << 20,
         keep: 0,
         segment: Some(4096),
+        zeros_below: 700,
     }
 }
 

@@ -12,6 +12,7 @@
 //! does not.
 //!
 //! A segment is a file of zeros that is written over: then a sync need not write metadata, which makes it ten times faster.
+//! Where much comes between two syncs, the zeros are a hole instead, and nothing is written twice.
 //! Records are synced in groups: everything that came while the last sync was on its way goes with the next. Behind each
 //! sync a `Synced` mark says how far it reached: a bad record before such a mark was once good, so
 //! it is damage, and the start stops there; a bad record after the last mark was being written in the crash, and is cut off.
@@ -74,7 +75,13 @@ pub struct JournalSettings {
     pub keep: u64,
     /// Bytes of a segment; `None` for what suits the quota.
     pub segment: Option<u64>,
+    /// Segments are filled with zeros beforehand where fewer bytes than these come between two syncs.
+    pub zeros_below: u64,
 }
+
+/// [`JournalSettings::zeros_below`] where nothing else is known. Measured on ext4, for all of it: with groups of 64 KiB zeros
+/// save a fifth of the time, with 256 KiB it is the same, and with 1 MiB they cost a fifth.
+pub const ZEROS_BELOW: u64 = 512 << 10;
 
 /// The greatest size of a segment.
 const SEGMENT_BYTES_MAX: u64 = 16 << 20;

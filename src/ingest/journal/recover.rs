@@ -8,6 +8,7 @@ use crate::flow::message::Epoch;
 use crate::flow::payload::Payload;
 use crate::flow::time::Timestamp;
 use crate::ingest::journal::record::{Decoded, HEAD, Mark, Record, decode, may_begin};
+use crate::ingest::journal::segment::Fill;
 use crate::ingest::journal::{JournalError, JournalSettings, Position, segment};
 
 /// How many redeliveries are looked for at most: MQTT has no more packet ids.
@@ -75,7 +76,7 @@ pub fn recover(
     segment::clear(disk, folder)?;
     let mut numbers = segment::list(disk, folder)?;
     if numbers.is_empty() && from.is_none() {
-        segment::create(disk, folder, 1, settings.segment_bytes())?;
+        segment::create(disk, folder, (1, settings.segment_bytes()), Fill::Written)?;
         numbers.push(1);
     }
     let missing = |number: u64| JournalError::Damaged {

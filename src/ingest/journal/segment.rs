@@ -1,4 +1,4 @@
-//! Segment files: zeros with a header, to be written over.
+//! Segment files: a header and zeros, to be written over.
 
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,16 @@ const ENDING: &str = ".journal";
 const UNFINISHED: &str = ".tmp";
 /// Zeros are written in pieces of this size.
 const ZEROS: usize = 1 << 20;
+
+/// How the zeros of a segment come about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fill {
+    /// They are written. A sync of what is written over them later writes no metadata, which is most of the time that a
+    /// small group takes.
+    Written,
+    /// They are a hole. Nothing is written twice, which is most of the time that large groups take.
+    Hole,
+}
 
 /// The file of a segment.
 pub(super) fn path(folder: &Path, number: u64) -> PathBuf {
@@ -41,12 +51,17 @@ pub(super) fn clear(disk: &dyn Disk, folder: &Path) -> Result<(), JournalError> 
     Ok(())
 }
 
-/// Makes a segment of `len` bytes, durable; where a sync fails, the error is [`JournalError::Lost`]. It gets its name when it is whole; what was begun and could not be finished is
-/// removed, so that a full disk is not kept full.
-pub(super) fn create(disk: &dyn Disk, folder: &Path, number: u64, len: u64) -> Result<Box<dyn DiskFile>, JournalError> {
+/// Makes a segment of `len` bytes, durable; where a sync fails, the error is [`JournalError::Lost`]. It gets its name when
+/// it is whole; what was begun and could not be finished is removed, so that a full disk is not kept full.
+pub(super) fn create(
+    disk: &dyn Disk,
+    folder: &Path,
+    (number, len): (u64, u64),
+    fill: Fill,
+) -> Result<Box<dyn DiskFile>, JournalError> {
     let tmp = folder.join(format!("{number:012}{UNFINISHED}"));
     let path = path(folder, number);
-    let made = fill(disk, &tmp, number, len).and_then(|file| {
+    let made = filled(disk, &tmp, (number, len), fill).and_then(|file| {
         disk.rename(&tmp, &path).map_err(|why| JournalError::disk("create", &path, why))?;
         Ok(file)
     });
@@ -59,19 +74,32 @@ pub(super) fn create(disk: &dyn Disk, folder: &Path, number: u64, len: u64) -> R
     Ok(file)
 }
 
-fn fill(disk: &dyn Disk, path: &Path, number: u64, len: u64) -> Result<Box<dyn DiskFile>, JournalError> {
+fn filled(
+    disk: &dyn Disk,
+    path: &Path,
+    (number, len): (u64, u64),
+    fill: Fill,
+) -> Result<Box<dyn DiskFile>, JournalError> {
     let refused = |why| JournalError::disk("create", path, why);
     let file = disk.create(path).map_err(refused)?;
-    let zeros = vec![0; ZEROS.min(usize::try_from(len).unwrap_or(ZEROS))];
-    let mut written = 0;
-    while written < len {
-        let piece = usize::try_from(len - written).unwrap_or(ZEROS).min(zeros.len());
-        file.write_at(&zeros[..piece], written).map_err(refused)?;
-        written += piece as u64;
+    match fill {
+        Fill::Written => write_zeros(&*file, len).map_err(refused)?,
+        Fill::Hole => file.set_len(len).map_err(refused)?,
     }
     file.write_at(&header(number, len), 0).map_err(refused)?;
     file.sync().map_err(|why| JournalError::lost(path, why))?;
     Ok(file)
+}
+
+fn write_zeros(file: &dyn DiskFile, len: u64) -> std::io::Result<()> {
+    let zeros = vec![0; ZEROS.min(usize::try_from(len).unwrap_or(ZEROS))];
+    let mut written = 0;
+    while written < len {
+        let piece = usize::try_from(len - written).unwrap_or(ZEROS).min(zeros.len());
+        file.write_at(&zeros[..piece], written)?;
+        written += piece as u64;
+    }
+    Ok(())
 }
 
 fn header(number: u64, len: u64) -> [u8; HEADER as usize] {

@@ -9,6 +9,7 @@ use crate::disk::{DiskFile, SharedDisk, planted};
 use crate::flow::payload::Payloads;
 use crate::flow::time::Timestamp;
 use crate::ingest::journal::record::Mark;
+use crate::ingest::journal::segment::Fill;
 use crate::ingest::journal::tail::Shared;
 use crate::ingest::journal::{JournalError, JournalSettings, Position, Recovered, Sync, is_full, run, segment};
 
@@ -53,6 +54,8 @@ pub(super) struct Writer {
     prepared: Option<Segment>,
     /// Something was written since the last sync.
     unsynced: bool,
+    /// Syncs of this segment.
+    syncs: u64,
     synced_at: Instant,
     /// Arrival times never go back within a journal.
     arrival: Timestamp,
@@ -85,6 +88,7 @@ impl Writer {
             preparing: None,
             prepared: None,
             unsynced: false,
+            syncs: 0,
             synced_at: Instant::now(),
             arrival: recovered.arrival,
         };
@@ -184,6 +188,7 @@ impl Writer {
                 self.file.sync().map_err(|why| self.lost(why))?;
             }
             (self.unsynced, self.synced_at) = (false, Instant::now());
+            self.syncs += 1;
             self.mark()?;
         }
         Ok(())
@@ -248,7 +253,7 @@ impl Writer {
         if self.shared.used.load(Relaxed).saturating_sub(there) + len > self.settings.quota + reserve {
             return Err(Stuck::Quota);
         }
-        let file = segment::create(&*self.disk, &self.settings.folder, number, len)?;
+        let file = segment::create(&*self.disk, &self.settings.folder, (number, len), self.fill())?;
         // Segments may have been released meanwhile: what was read above is not what is there now.
         self.shared.used.fetch_add(len, Relaxed);
         self.shared.used.fetch_sub(there, Relaxed);
@@ -257,11 +262,16 @@ impl Writer {
     }
 
     fn go_on(&mut self, number: u64, file: Box<dyn DiskFile>, len: u64) {
-        (self.file, self.segment_len) = (file, len);
+        (self.file, self.segment_len, self.syncs) = (file, len, 0);
         self.at = Position { segment: number, offset: segment::HEADER };
     }
 
-    /// Has the next segment filled with zeros beside, once half of this one is used.
+    /// What suits such groups as this segment has.
+    const fn fill(&self) -> Fill {
+        if self.at.offset / (self.syncs + 1) < self.settings.zeros_below { Fill::Written } else { Fill::Hole }
+    }
+
+    /// Has the next segment made beside, once half of this one is used.
     fn prepare_in_time(&mut self) {
         let len = self.settings.segment_bytes();
         let room = self.shared.used.load(Relaxed) + len <= self.settings.quota;
@@ -273,7 +283,7 @@ impl Writer {
 
     fn prepare(&mut self, number: u64, exists: bool) {
         let (disk, folder, len) = (self.disk.clone(), self.settings.folder.clone(), self.settings.segment_bytes());
-        let shared = self.shared.clone();
+        let (shared, fill) = (self.shared.clone(), self.fill());
         let job = move || {
             if exists {
                 let path = segment::path(&folder, number);
@@ -281,7 +291,7 @@ impl Writer {
                 let there = disk.file_len(&path).map_err(|why| JournalError::disk("read", &path, why))?;
                 return Ok((file, there));
             }
-            let made = segment::create(&*disk, &folder, number, len);
+            let made = segment::create(&*disk, &folder, (number, len), fill);
             if made.is_err() {
                 shared.used.fetch_sub(len, Relaxed);
             }
