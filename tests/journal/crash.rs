@@ -6,11 +6,14 @@ use std::sync::Arc;
 use streamgauge::disk::SharedDisk;
 use streamgauge::disk::faulty::Effect;
 use streamgauge::disk::memory::MemoryDisk;
-use streamgauge::ingest::journal::{Position, recover};
+use streamgauge::ingest::journal::{JournalSettings, KeeperError, Position, recover};
 
 use crate::support::crash::{Crashes, End, Left};
-use crate::support::journal::{Item, assert_kept, keep, make_folder, monotone, payload, reopen, settings};
+use crate::support::journal::{
+    Item, Session, assert_kept, keep, make_folder, monotone, payload, read_all, reopen, settings,
+};
 use crate::support::planted::is_caught;
+use crate::support::slow::SlowSyncs;
 
 const BATCH: (usize, usize) = (3, 1 << 20);
 
@@ -76,6 +79,59 @@ fn check(left: &Left, (given, safe, _): &(Vec<Item>, usize, Option<String>)) {
     assert_eq!((kept.safe, kept.error), (3, None));
     let again = reopen(&again, &settings, None, false, (100, 1 << 20)).unwrap();
     assert_eq!(again.items, [found.items, more.concat()].concat());
+}
+
+/// What comes without a pause, in groups that are full before the one before them is durable; on two segments.
+fn flood() -> Vec<Item> {
+    let large = |number: u16| payload(number, 700_000, i64::from(number));
+    (1..=8).map(large).chain([Item::Barrier(0), large(9), payload(10, 10, 10)]).collect()
+}
+
+fn flood_settings() -> JournalSettings {
+    JournalSettings { segment: Some(4 << 20), ..settings() }
+}
+
+/// What was given, how much of it is safe, and why it ended.
+fn flooded(disk: &SharedDisk, given: &[Item]) -> (usize, Option<String>) {
+    let disk: SharedDisk = Arc::new(SlowSyncs(disk.clone()));
+    let opened = recover(&*disk, &flood_settings(), None, false)
+        .and_then(|recovered| Session::open(&disk, &flood_settings(), &recovered, BATCH));
+    let (session, reader, _troubles) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return (0, Some(error.to_string())),
+    };
+    given.iter().for_each(|item| session.give(std::slice::from_ref(item)));
+    let safe = session.safe.clone();
+    let ended = session.end();
+    let read: Vec<Item> = read_all(reader).into_iter().flat_map(|(items, _)| items).collect();
+    let payloads = *safe.borrow() as usize;
+    let is_payload = |(_, item): &(usize, &Item)| matches!(item, Item::Payload(_));
+    let last =
+        given.iter().enumerate().filter(is_payload).nth(payloads.wrapping_sub(1)).map_or(0, |(last, _)| last + 1);
+    assert_kept(&read, given, last);
+    let error = match ended {
+        Ok(()) | Err(KeeperError::Severed(_)) => None,
+        Err(error) => Some(error.to_string()),
+    };
+    (last.max(read.len()), error)
+}
+
+#[test]
+fn what_is_safe_is_there_though_the_next_group_was_written_meanwhile() {
+    let given = flood();
+    for fault in
+        [Crashes { seeds: 2, ..Crashes::default() }, Crashes { seeds: 1, forever: false, ..Crashes::default() }]
+    {
+        fault.check(
+            make_folder,
+            |disk| flooded(disk, &given),
+            |left, (safe, error)| {
+                let found = reopen(&left.disk, &flood_settings(), None, false, BATCH).unwrap();
+                assert_kept(&found.items, &given, *safe);
+                assert!(error.is_some() || *safe == given.len(), "what the feed left behind was made durable");
+            },
+        );
+    }
 }
 
 fn crashes(seeds: u64) -> Crashes {

@@ -16,6 +16,7 @@ pub mod points;
 pub mod process;
 pub mod proxy;
 pub mod publisher;
+pub mod slow;
 pub mod small_disk;
 pub mod tree;
 

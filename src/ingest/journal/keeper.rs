@@ -1,9 +1,11 @@
 //! The keeper: the thread between the bridge and the stages that puts everything into the journal, never waits for a stage,
 //! and says what is durable.
 
+use std::collections::VecDeque;
+use std::mem::take;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::{mpsc, watch};
@@ -17,7 +19,7 @@ use crate::ingest::journal::reader::Reader;
 use crate::ingest::journal::record::Mark;
 use crate::ingest::journal::tail::{Entry, Handle, Shared};
 use crate::ingest::journal::writer::{Stuck, Writer};
-use crate::ingest::journal::{JournalError, JournalSettings, Recovered, Sync};
+use crate::ingest::journal::{JournalError, JournalSettings, Position, Recovered, Sync};
 
 /// A group is synced when it has so many crossings, or bytes; or when nothing more waits.
 const GROUP_CROSSINGS: usize = 1_024;
@@ -52,8 +54,19 @@ pub struct Keeper {
     payloads: u64,
     meter: Arc<SourceMeter>,
     troubled: Troubled,
-    /// Crossings that are in the journal's memory, and not yet durable.
+    /// Crossings that are in the writer's memory.
     group: Vec<Entry>,
+    /// Groups that were written, in order.
+    committed: VecDeque<Committed>,
+    /// The number of the last record that was released.
+    records: u64,
+}
+
+/// A group that was written.
+struct Committed {
+    entries: Vec<Entry>,
+    /// It may be released once a sync has reached this; at once where nothing is said.
+    until: Option<Position>,
 }
 
 impl Keeper {
@@ -71,8 +84,21 @@ impl Keeper {
         let reader = Reader::new(shared.clone(), recovered, batch);
         let writer = Writer::open(disk, settings, recovered, shared.clone())?;
         let handle = Handle(shared.clone());
-        let (settings, group) = (settings.clone(), Vec::new());
-        let keeper = Self { writer, shared, settings, epoch, pace, safe, payloads: 0, meter, troubled, group };
+        let (settings, records) = (settings.clone(), recovered.next - 1);
+        let keeper = Self {
+            writer,
+            shared,
+            settings,
+            epoch,
+            pace,
+            safe,
+            payloads: 0,
+            meter,
+            troubled,
+            records,
+            group: Vec::new(),
+            committed: VecDeque::new(),
+        };
         Ok((keeper, reader, handle))
     }
 
@@ -86,33 +112,70 @@ impl Keeper {
     }
 
     fn keep(&mut self, bridge: &mut mpsc::Receiver<Crossing>, runtime: &Runtime) -> Result<(), KeeperError> {
-        loop {
-            let mut crossing = Some(self.wait(bridge, runtime)?);
-            let mut last = false;
-            while let Some(next) = crossing.take() {
-                last = matches!(next, Crossing::End { .. });
-                self.take(next)?;
-                if !last && self.group.len() < GROUP_CROSSINGS && self.writer.pending() < GROUP_BYTES {
-                    crossing = bridge.try_recv().ok();
-                }
-            }
-            self.commit(last)?;
-            if last {
-                return Ok(());
-            }
+        while !self.gather(bridge, runtime)? {
+            self.commit(false)?;
         }
+        self.commit(true)?;
+        self.settled()
     }
 
-    /// The next crossing. What was acknowledged unsynced is synced in time, also when nothing follows.
-    fn wait(&mut self, bridge: &mut mpsc::Receiver<Crossing>, runtime: &Runtime) -> Result<Crossing, KeeperError> {
-        if let (Sync::Interval(every), true) = (self.settings.sync, self.writer.unsynced()) {
-            let waited = runtime.block_on(async { tokio::time::timeout(every, bridge.recv()).await });
-            if let Ok(crossing) = waited {
-                return crossing.ok_or(KeeperError::Severed(Severed));
+    /// Takes crossings until they are a group: so many, or all that wait once no sync is on its way. True where the last of
+    /// all is among them.
+    fn gather(&mut self, bridge: &mut mpsc::Receiver<Crossing>, runtime: &Runtime) -> Result<bool, KeeperError> {
+        while self.group.len() < GROUP_CROSSINGS && self.writer.pending() < GROUP_BYTES {
+            let crossing = match bridge.try_recv() {
+                Ok(crossing) => Some(crossing),
+                Err(_) if !self.group.is_empty() && !self.writer.is_syncing() => break,
+                Err(_) => self.wait(bridge, runtime)?,
+            };
+            if let Some(crossing) = crossing {
+                let last = matches!(crossing, Crossing::End { .. });
+                self.take(crossing)?;
+                if last {
+                    return Ok(true);
+                }
             }
-            self.commit(true)?;
+            self.writer.poll()?;
+            self.release();
         }
-        bridge.blocking_recv().ok_or(KeeperError::Severed(Severed))
+        Ok(false)
+    }
+
+    /// The next crossing; `None` where a sync has ended instead. What was acknowledged unsynced is synced in time, also when
+    /// nothing follows.
+    fn wait(
+        &mut self,
+        bridge: &mut mpsc::Receiver<Crossing>,
+        runtime: &Runtime,
+    ) -> Result<Option<Crossing>, KeeperError> {
+        let crossing = if self.writer.is_syncing() {
+            let writer = &mut self.writer;
+            runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    ended = writer.wait() => ended.map(|()| None),
+                    crossing = bridge.recv() => Ok(Some(crossing)),
+                }
+            })?
+        } else if let (Sync::Interval(every), true) = (self.settings.sync, self.writer.unsynced()) {
+            let waited = runtime.block_on(async { tokio::time::timeout(every, bridge.recv()).await });
+            if waited.is_err() {
+                self.commit(true)?;
+            }
+            waited.ok()
+        } else {
+            Some(bridge.blocking_recv())
+        };
+        match crossing {
+            Some(None) => {
+                // What came before the feed was gone is as good as any.
+                self.commit(true)?;
+                self.settled()?;
+                Err(KeeperError::Severed(Severed))
+            }
+            Some(crossing) => Ok(crossing),
+            None => Ok(None),
+        }
     }
 
     fn take(&mut self, crossing: Crossing) -> Result<(), KeeperError> {
@@ -182,39 +245,60 @@ impl Keeper {
         self.group.push(Entry { first, crossing, next });
     }
 
-    /// Makes the group durable, lets the stages have it, and the broker its acknowledgements.
+    /// Begins to make the group durable, after which the stages may have it, and the broker its acknowledgements.
     fn commit(&mut self, last: bool) -> Result<(), KeeperError> {
         // A checkpoint may not be ahead of its journal, whatever else is synced when.
         let ends = self.group.iter().any(|entry| matches!(entry.crossing, Crossing::Barrier(_)));
         // Ticks alone are worth no sync: what follows from them is not durable before the barrier is.
         let idle = self.group.iter().all(|entry| matches!(entry.crossing, Crossing::Tick { .. }));
-        let started = Instant::now();
-        if idle && !last && self.settings.sync == Sync::Group {
+        let is_synced = if idle && !last && self.settings.sync == Sync::Group {
             self.patiently(Writer::write_only)?;
+            false
         } else {
-            self.patiently(|writer| writer.commit(last || ends))?;
-            self.meter.journal_syncs.fetch_add(1, Relaxed);
-            let nanos = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            self.meter.journal_sync_ns.fetch_add(nanos, Relaxed);
-        }
+            self.patiently(|writer| writer.commit(last || ends))?.1
+        };
+        self.committed(is_synced);
         self.release();
         Ok(())
     }
 
-    fn release(&mut self) {
-        let before = self.payloads;
-        for entry in &self.group {
-            if let Crossing::Payloads(payloads) = &entry.crossing {
-                self.payloads += payloads.len() as u64;
-            }
+    /// The group was written; it may be released at once, or after the sync that has begun.
+    fn committed(&mut self, is_synced: bool) {
+        if !self.group.is_empty() {
+            let until = is_synced.then(|| self.writer.syncing_until());
+            self.committed.push_back(Committed { entries: take(&mut self.group), until });
         }
-        self.shared.push(self.group.drain(..), self.settings.tail_bytes);
+    }
+
+    /// Waits for the sync that is on its way, and releases what it made durable.
+    fn settled(&mut self) -> Result<(), KeeperError> {
+        self.writer.finish()?;
+        self.release();
+        Ok(())
+    }
+
+    /// Lets the stages have what may be released, and the broker its acknowledgements.
+    fn release(&mut self) {
+        let (before, synced) = (self.payloads, self.writer.synced());
+        let is_due = |group: &mut Committed| group.until.is_none_or(|until| until <= synced);
+        while let Some(Committed { entries, .. }) = self.committed.pop_front_if(is_due) {
+            for entry in &entries {
+                if let Crossing::Payloads(payloads) = &entry.crossing {
+                    self.payloads += payloads.len() as u64;
+                }
+            }
+            self.records = entries.last().map_or(self.records, |entry| entry.next.1 - 1);
+            self.shared.push(entries.into_iter(), self.settings.tail_bytes);
+        }
         if self.payloads > before {
             // Nobody listens once the feed has ended.
             let _ = self.safe.send(self.payloads);
         }
+        let (syncs, took) = self.writer.sync_count();
+        self.meter.journal_syncs.store(syncs, Relaxed);
+        self.meter.journal_sync_ns.store(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
         self.meter.journal_bytes.store(self.shared.used.load(Relaxed), Relaxed);
-        self.meter.journal_records.store(self.writer.next() - 1, Relaxed);
+        self.meter.journal_records.store(self.records, Relaxed);
     }
 
     /// Does it again until there is room; gives the number that the record had, too. Nothing is acknowledged meanwhile, and
@@ -274,12 +358,10 @@ impl Keeper {
     /// What was taken before it got stuck need not wait with the rest.
     fn settle(&mut self) -> Result<(), KeeperError> {
         match self.writer.commit(true) {
-            Err(Stuck::Failed(error)) => Err(error.into()),
-            Err(Stuck::Full(_) | Stuck::Quota) => Ok(()),
-            Ok(()) => {
-                self.release();
-                Ok(())
-            }
+            Err(Stuck::Failed(error)) => return Err(error.into()),
+            Err(Stuck::Full(_) | Stuck::Quota) => {}
+            Ok(is_synced) => self.committed(is_synced),
         }
+        self.settled()
     }
 }

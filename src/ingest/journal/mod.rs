@@ -13,9 +13,10 @@
 //!
 //! A segment is a file of zeros that is written over: then a sync need not write metadata, which makes it ten times faster.
 //! Where much comes between two syncs, the zeros are a hole instead, and nothing is written twice.
-//! Records are synced in groups: everything that came while the last sync was on its way goes with the next. Behind each
-//! sync a `Synced` mark says how far it reached: a bad record before such a mark was once good, so
-//! it is damage, and the start stops there; a bad record after the last mark was being written in the crash, and is cut off.
+//! Records are synced in groups: everything that came while the last sync was on its way goes with the next. A group ends
+//! with a `Synced` mark, which is written again once the group is durable, and says so then: a bad record before what a mark
+//! speaks of was once good, so it is damage, and the start stops there; a bad record after that was being written in the
+//! crash, and is cut off.
 
 mod keeper;
 mod reader;
@@ -23,6 +24,7 @@ mod record;
 mod recover;
 mod run;
 mod segment;
+mod syncing;
 mod tail;
 mod writer;
 

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::disk::{DiskFile, SharedDisk, planted};
+use crate::disk::{DiskFile, SharedDisk};
 use crate::flow::payload::Payloads;
 use crate::flow::time::Timestamp;
 use crate::ingest::journal::record::Mark;
 use crate::ingest::journal::segment::Fill;
+use crate::ingest::journal::syncing::{Ended, Failed, Job, Syncing};
 use crate::ingest::journal::tail::Shared;
-use crate::ingest::journal::{JournalError, JournalSettings, Position, Recovered, Sync, is_full, run, segment};
+use crate::ingest::journal::{JournalError, JournalSettings, Position, Recovered, Sync, run, segment};
 
 /// Why a record could not be taken yet.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ pub(super) struct Writer {
     disk: SharedDisk,
     settings: JournalSettings,
     shared: Arc<Shared>,
-    file: Box<dyn DiskFile>,
+    file: Arc<dyn DiskFile>,
     /// Where `buffer` will be written.
     at: Position,
     segment_len: u64,
@@ -47,12 +48,17 @@ pub(super) struct Writer {
     next: u64,
     /// Encoded records that are not written yet; all of one segment.
     buffer: Vec<u8>,
-    /// The last mark, encoded.
-    mark: Vec<u8>,
+    /// Where the last mark is, or will be, that is to say that the group before it is durable.
+    mark: Option<u64>,
     /// The segment after this one, on its way, and once it is there.
     preparing: Option<JoinHandle<Opened>>,
     prepared: Option<Segment>,
-    /// Something was written since the last sync.
+    syncing: Syncing,
+    /// Up to where the last sync reached, and up to where the one reaches that is on its way.
+    synced: (Position, Position),
+    /// How many there were, and how long they took.
+    sync_count: (u64, Duration),
+    /// Something was written since the last sync began.
     unsynced: bool,
     /// Syncs of this segment.
     syncs: u64,
@@ -70,11 +76,12 @@ impl Writer {
     ) -> Result<Self, JournalError> {
         let (number, prepared) = recovered.segments;
         let path = segment::path(&settings.folder, number);
-        let file = disk.open(&path).map_err(|why| JournalError::disk("open", &path, why))?;
+        let file = disk.open(&path).map_err(|why| JournalError::disk("open", &path, why))?.into();
         let segment_len = match recovered.is_current {
             true => disk.file_len(&path).map_err(|why| JournalError::disk("read", &path, why))?,
             false => recovered.end.offset,
         };
+        let thread = |why| JournalError::disk("begin a thread to sync", &settings.folder, why);
         let mut writer = Self {
             disk,
             settings: settings.clone(),
@@ -84,9 +91,12 @@ impl Writer {
             segment_len,
             next: recovered.next,
             buffer: Vec::new(),
-            mark: Vec::new(),
+            mark: None,
             preparing: None,
             prepared: None,
+            syncing: Syncing::begin().map_err(thread)?,
+            synced: (recovered.end, recovered.end),
+            sync_count: (0, Duration::ZERO),
             unsynced: false,
             syncs: 0,
             synced_at: Instant::now(),
@@ -144,15 +154,19 @@ impl Writer {
         Ok(usize::try_from(self.segment_len - self.position().offset).unwrap_or(usize::MAX))
     }
 
-    /// Writes what was taken, and makes it durable as the settings say, or as `now` says.
-    pub(super) fn commit(&mut self, now: bool) -> Result<(), Stuck> {
-        self.write()?;
+    /// Writes what was taken, and begins to make it durable as the settings say, or as `now` says, once the sync before it
+    /// has ended. False where nothing has begun, as it need not.
+    pub(super) fn commit(&mut self, now: bool) -> Result<bool, Stuck> {
         let due = match self.settings.sync {
             Sync::Group => true,
             Sync::Interval(every) => self.synced_at.elapsed() >= every,
             Sync::None => false,
         };
-        if now || due { Ok(self.sync()?) } else { Ok(()) }
+        if now || due {
+            return self.write_and_sync();
+        }
+        self.write()?;
+        Ok(false)
     }
 
     /// Writes what was taken; a later commit makes it durable.
@@ -160,9 +174,51 @@ impl Writer {
         self.write()
     }
 
-    /// Whether something is written that a power cut would take.
+    /// Whether something is written that a power cut would take, and no sync of it has begun.
     pub(super) const fn unsynced(&self) -> bool {
         self.unsynced
+    }
+
+    /// Whether a sync is on its way.
+    pub(super) const fn is_syncing(&self) -> bool {
+        self.syncing.is_busy()
+    }
+
+    /// How many syncs there were, and how long they took.
+    pub(super) const fn sync_count(&self) -> (u64, Duration) {
+        self.sync_count
+    }
+
+    /// Up to where everything is durable.
+    pub(super) const fn synced(&self) -> Position {
+        self.synced.0
+    }
+
+    /// Up to where the sync reaches that was begun last.
+    pub(super) const fn syncing_until(&self) -> Position {
+        self.synced.1
+    }
+
+    fn write_and_sync(&mut self) -> Result<bool, Stuck> {
+        if !self.buffer.is_empty() || self.unsynced {
+            self.leave_mark();
+        }
+        self.write()?;
+        Ok(self.begin_sync()?)
+    }
+
+    /// Ends the group with a mark that says what is known so far, to be written over once more is. In its place would be a
+    /// gap until then. It is done without where the segment ends.
+    fn leave_mark(&mut self) {
+        let Position { offset, .. } = self.position();
+        let mark = Mark::Synced(self.synced.0);
+        let len = mark.len() as u64;
+        // A disk that is full is tried again and again.
+        let has_one = self.mark.is_some_and(|mark| mark + len == offset);
+        if !has_one && offset + len <= self.segment_len {
+            self.mark = Some(offset);
+            mark.encode(&mut self.buffer, self.next);
+        }
     }
 
     fn write(&mut self) -> Result<(), Stuck> {
@@ -181,42 +237,59 @@ impl Writer {
         Ok(())
     }
 
-    /// After a failed sync nobody knows what is on the disk: it is not tried again, and the run ends.
-    fn sync(&mut self) -> Result<(), JournalError> {
-        if self.unsynced {
-            if !planted("no-fsync") {
-                self.file.sync().map_err(|why| self.lost(why))?;
-            }
+    /// Begins to make durable what was written.
+    fn begin_sync(&mut self) -> Result<bool, JournalError> {
+        self.finish()?;
+        let begins = self.unsynced;
+        if begins {
+            let until = Position { offset: self.mark.unwrap_or(self.at.offset), ..self.at };
+            let mark = self.mark.take().map(|offset| {
+                let mut bytes = Vec::new();
+                Mark::Synced(until).encode(&mut bytes, self.next);
+                (bytes, offset)
+            });
+            self.synced.1 = until;
+            self.syncing.give(Job { file: self.file.clone(), mark });
             (self.unsynced, self.synced_at) = (false, Instant::now());
             self.syncs += 1;
-            self.mark()?;
         }
-        Ok(())
+        Ok(begins)
     }
 
-    fn lost(&self, why: std::io::Error) -> JournalError {
-        JournalError::lost(&segment::path(&self.settings.folder, self.at.segment), why)
+    /// Waits for the end of a sync, if one is on its way.
+    pub(super) fn finish(&mut self) -> Result<(), JournalError> {
+        let ended = self.syncing.finish();
+        self.ended(ended)
     }
 
-    /// Says how far the sync reached. Not synced itself: it speaks of what is before it.
-    fn mark(&mut self) -> Result<(), JournalError> {
-        self.mark.clear();
-        Mark::Synced(self.at).encode(&mut self.mark, self.next);
-        if self.at.offset + self.mark.len() as u64 <= self.segment_len {
-            match self.file.write_at(&self.mark, self.at.offset) {
-                Ok(()) => self.at.offset += self.mark.len() as u64,
-                // It can be done without.
-                Err(why) if is_full(&why) => {}
-                Err(why) => return Err(self.failed("write", why)),
-            }
-        }
+    /// Takes note of the end of a sync, if it has come.
+    pub(super) fn poll(&mut self) -> Result<(), JournalError> {
+        let ended = self.syncing.poll();
+        self.ended(ended)
+    }
+
+    /// Waits for the end of a sync that is on its way. May be dropped.
+    pub(super) async fn wait(&mut self) -> Result<(), JournalError> {
+        let ended = self.syncing.wait().await;
+        self.ended(ended)
+    }
+
+    /// After a failed sync nobody knows what is on the disk: it is not tried again, and the run ends.
+    fn ended(&mut self, ended: Option<Ended>) -> Result<(), JournalError> {
+        let Some((result, took)) = ended else { return Ok(()) };
+        result.map_err(|failed| match failed {
+            Failed::Sync(why) => JournalError::lost(&segment::path(&self.settings.folder, self.at.segment), why),
+            Failed::Mark(why) => self.failed("write", why),
+        })?;
+        self.synced.0 = self.synced.1;
+        self.sync_count = (self.sync_count.0 + 1, self.sync_count.1 + took);
         Ok(())
     }
 
     /// Goes to the next segment. Everything in this one is durable then: recovery relies on it.
     fn roll(&mut self, record: u64, payload: bool) -> Result<(), Stuck> {
-        self.write()?;
-        self.sync()?;
+        self.write_and_sync()?;
+        self.finish()?;
         let number = self.at.segment + 1;
         let len = self.settings.segment_bytes();
         let needed = segment::HEADER + record;
@@ -262,7 +335,7 @@ impl Writer {
     }
 
     fn go_on(&mut self, number: u64, file: Box<dyn DiskFile>, len: u64) {
-        (self.file, self.segment_len, self.syncs) = (file, len, 0);
+        (self.file, self.segment_len, self.syncs) = (file.into(), len, 0);
         self.at = Position { segment: number, offset: segment::HEADER };
     }
 
