@@ -16,7 +16,7 @@ use super::numbered::{Pipeline, Publisher};
 use super::process::Process;
 
 /// So many messages fill several segments of the smallest journal, and close windows.
-pub const MESSAGES: u64 = 2_000;
+pub const MESSAGES: u64 = 4_000;
 /// How long a run goes on when all is visible: a few epochs, until old checkpoints go.
 const EPOCHS_AFTER: Duration = Duration::from_millis(400);
 const VISIBLE_WITHIN: Duration = Duration::from_secs(60);
