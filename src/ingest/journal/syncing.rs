@@ -60,7 +60,9 @@ impl Syncing {
     /// Begins a job; none is on its way.
     pub(super) fn give(&mut self, job: Job) {
         debug_assert!(!self.is_busy, "there is one job at most");
-        self.is_busy = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
+        // Where the thread is gone, who waits for the end hears of it.
+        let _ = self.jobs.as_ref().map(|jobs| jobs.send(job));
+        self.is_busy = true;
     }
 
     /// How the job ended, if it has.
@@ -113,6 +115,46 @@ impl Drop for Syncing {
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
             drop(thread.join());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    /// A sync of it is the end of its thread.
+    #[derive(Debug)]
+    struct Broken;
+
+    impl DiskFile for Broken {
+        fn read_at(&self, _: &mut [u8], _: u64) -> io::Result<usize> {
+            Ok(0)
+        }
+
+        fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn set_len(&self, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            panic!("as planned")
+        }
+    }
+
+    #[test]
+    fn without_a_thread_nothing_is_durable() {
+        let mut syncing = Syncing::begin().unwrap();
+        for _ in 0..2 {
+            syncing.give(Job { file: Arc::new(Broken), mark: None });
+            assert!(syncing.is_busy());
+            let ended = syncing.finish();
+            assert!(matches!(ended, Some((Err(Failed::Sync(_)), _))), "{ended:?}");
         }
     }
 }

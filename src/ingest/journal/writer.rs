@@ -48,7 +48,7 @@ pub(super) struct Writer {
     next: u64,
     /// Encoded records that are not written yet; all of one segment.
     buffer: Vec<u8>,
-    /// Where the last mark is, or will be, that is to say that the group before it is durable.
+    /// Where the mark is, or will be, that is to say that the group before it is durable. Nothing stands behind it.
     mark: Option<u64>,
     /// The segment after this one, on its way, and once it is there.
     preparing: Option<JoinHandle<Opened>>,
@@ -214,9 +214,12 @@ impl Writer {
         let mark = Mark::Synced(self.synced.0);
         let len = mark.len() as u64;
         // A disk that is full is tried again and again.
-        let has_one = self.mark.is_some_and(|mark| mark + len == offset);
-        if !has_one && offset + len <= self.segment_len {
-            self.mark = Some(offset);
+        if self.mark.is_some_and(|mark| mark + len == offset) {
+            return;
+        }
+        // One that was left in vain, with records behind it by now, says what it says.
+        self.mark = (offset + len <= self.segment_len).then_some(offset);
+        if self.mark.is_some() {
             mark.encode(&mut self.buffer, self.next);
         }
     }
@@ -389,3 +392,6 @@ impl Drop for Writer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
