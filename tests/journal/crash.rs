@@ -2,6 +2,8 @@
 
 use std::panic::catch_unwind;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use streamgauge::disk::SharedDisk;
 use streamgauge::disk::faulty::Effect;
@@ -91,9 +93,9 @@ fn flood_settings() -> JournalSettings {
     JournalSettings { segment: Some(4 << 20), ..settings() }
 }
 
-/// What was given, how much of it is safe, and why it ended.
-fn flooded(disk: &SharedDisk, given: &[Item]) -> (usize, Option<String>) {
-    let disk: SharedDisk = Arc::new(SlowSyncs(disk.clone()));
+/// How much of it is safe, and why it ended. `met` counts groups that were written while one was synced.
+fn flooded(disk: &SharedDisk, given: &[Item], (patience, met): (Duration, &Arc<AtomicU64>)) -> (usize, Option<String>) {
+    let disk: SharedDisk = Arc::new(SlowSyncs { disk: disk.clone(), patience, met: met.clone() });
     let opened = recover(&*disk, &flood_settings(), None, false)
         .and_then(|recovered| Session::open(&disk, &flood_settings(), &recovered, BATCH));
     let (session, reader, _troubles) = match opened {
@@ -118,13 +120,17 @@ fn flooded(disk: &SharedDisk, given: &[Item]) -> (usize, Option<String>) {
 
 #[test]
 fn what_is_safe_is_there_though_the_next_group_was_written_meanwhile() {
-    let given = flood();
+    let (given, met) = (flood(), Arc::new(AtomicU64::new(0)));
+    let memory: SharedDisk = Arc::new(MemoryDisk::new());
+    make_folder(&memory);
+    assert_eq!(flooded(&memory, &given, (Duration::from_millis(400), &met)), (given.len(), None));
+    assert!(met.load(Relaxed) >= 2, "a group was written while the one before it was synced");
     for fault in
         [Crashes { seeds: 2, ..Crashes::default() }, Crashes { seeds: 1, forever: false, ..Crashes::default() }]
     {
         fault.check(
             make_folder,
-            |disk| flooded(disk, &given),
+            |disk| flooded(disk, &given, (Duration::from_millis(15), &met)),
             |left, (safe, error)| {
                 let found = reopen(&left.disk, &flood_settings(), None, false, BATCH).unwrap();
                 assert_kept(&found.items, &given, *safe);

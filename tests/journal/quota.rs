@@ -164,6 +164,7 @@ fn full_disk(zeros_below: u64, what: &str, least: usize) {
     let crashed: SharedDisk = Arc::new(copy_of(&memory));
     let found = reopen(&crashed, &settings, None, false, (64, 1 << 20)).unwrap();
     assert_kept(&found.items, &given, taken);
+    assert!(zeros_below == 0 || found.items.len() == taken, "and nothing else was written");
     memory.set_capacity(None);
     session.wait(60);
     assert_eq!(troubles.recv_timeout(PATIENCE).unwrap(), None);

@@ -1,77 +1,104 @@
-//! A disk whose syncs take a moment, as real ones do: what goes on meanwhile goes on.
+//! A disk whose syncs take until something else is written to the same file, if that comes: what may be written meanwhile is.
 
 use std::io;
 use std::path::Path;
-use std::thread::sleep;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use streamgauge::disk::{Disk, DiskFile, SharedDisk};
 
-const MOMENT: Duration = Duration::from_millis(2);
+#[derive(Debug)]
+pub struct SlowSyncs {
+    pub disk: SharedDisk,
+    /// How long a sync waits for a write, which need not come.
+    pub patience: Duration,
+    /// How many met one.
+    pub met: Arc<AtomicU64>,
+}
 
 #[derive(Debug)]
-pub struct SlowSyncs(pub SharedDisk);
+struct SlowFile {
+    file: Box<dyn DiskFile>,
+    /// How many writes there were.
+    writes: Mutex<u64>,
+    written: Condvar,
+    patience: Duration,
+    met: Arc<AtomicU64>,
+}
 
-#[derive(Debug)]
-struct SlowFile(Box<dyn DiskFile>);
+impl SlowSyncs {
+    fn slow(&self, file: Box<dyn DiskFile>) -> Box<dyn DiskFile> {
+        let (patience, met) = (self.patience, self.met.clone());
+        Box::new(SlowFile { file, writes: Mutex::default(), written: Condvar::new(), patience, met })
+    }
+}
 
 impl Disk for SlowSyncs {
     fn create_folder(&self, path: &Path) -> io::Result<()> {
-        self.0.create_folder(path)
+        self.disk.create_folder(path)
     }
 
     fn is_folder(&self, path: &Path) -> bool {
-        self.0.is_folder(path)
+        self.disk.is_folder(path)
     }
 
     fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
-        self.0.list(folder)
+        self.disk.list(folder)
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(SlowFile(self.0.create(path)?)))
+        Ok(self.slow(self.disk.create(path)?))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(SlowFile(self.0.open(path)?)))
+        Ok(self.slow(self.disk.open(path)?))
     }
 
     fn file_len(&self, path: &Path) -> io::Result<u64> {
-        self.0.file_len(path)
+        self.disk.file_len(path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.0.rename(from, to)
+        self.disk.rename(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.0.remove(path)
+        self.disk.remove(path)
     }
 
     fn remove_folder(&self, path: &Path) -> io::Result<()> {
-        self.0.remove_folder(path)
+        self.disk.remove_folder(path)
     }
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
-        self.0.sync_folder(folder)
+        self.disk.sync_folder(folder)
     }
 }
 
 impl DiskFile for SlowFile {
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.0.read_at(into, offset)
+        self.file.read_at(into, offset)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_at(bytes, offset)
+        self.file.write_at(bytes, offset)?;
+        *self.writes.lock().unwrap() += 1;
+        self.written.notify_all();
+        Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 
     fn sync(&self) -> io::Result<()> {
-        sleep(MOMENT);
-        self.0.sync()
+        let writes = self.writes.lock().unwrap();
+        let before = *writes;
+        let (writes, waited) =
+            self.written.wait_timeout_while(writes, self.patience, |writes| *writes == before).unwrap();
+        drop(writes);
+        self.met.fetch_add(u64::from(!waited.timed_out()), Relaxed);
+        self.file.sync()
     }
 }

@@ -1,8 +1,7 @@
 //! The keeper: the thread between the bridge and the stages that puts everything into the journal, never waits for a stage,
 //! and says what is durable.
 
-use std::collections::VecDeque;
-use std::mem::take;
+use std::mem::swap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -19,9 +18,10 @@ use crate::ingest::journal::reader::Reader;
 use crate::ingest::journal::record::Mark;
 use crate::ingest::journal::tail::{Entry, Handle, Shared};
 use crate::ingest::journal::writer::{Stuck, Writer};
-use crate::ingest::journal::{JournalError, JournalSettings, Position, Recovered, Sync};
+use crate::ingest::journal::{JournalError, JournalSettings, Recovered, Sync};
 
-/// A group is synced when it has so many crossings, or bytes; or when nothing more waits.
+/// A group is written when it has so many crossings, or bytes; or when nothing more waits and no sync is on its way. Two are
+/// in memory at most: one that is put together, and one whose sync is on its way.
 const GROUP_CROSSINGS: usize = 1_024;
 const GROUP_BYTES: usize = 1 << 20;
 /// How long a full journal or disk is left alone before the next attempt.
@@ -56,17 +56,8 @@ pub struct Keeper {
     troubled: Troubled,
     /// Crossings that are in the writer's memory.
     group: Vec<Entry>,
-    /// Groups that were written, in order.
-    committed: VecDeque<Committed>,
-    /// The number of the last record that was released.
-    records: u64,
-}
-
-/// A group that was written.
-struct Committed {
-    entries: Vec<Entry>,
-    /// It may be released once a sync has reached this; at once where nothing is said.
-    until: Option<Position>,
+    /// Those of the group before, which was written; a sync of it may be on its way.
+    syncing: Vec<Entry>,
 }
 
 impl Keeper {
@@ -84,21 +75,8 @@ impl Keeper {
         let reader = Reader::new(shared.clone(), recovered, batch);
         let writer = Writer::open(disk, settings, recovered, shared.clone())?;
         let handle = Handle(shared.clone());
-        let (settings, records) = (settings.clone(), recovered.next - 1);
-        let keeper = Self {
-            writer,
-            shared,
-            settings,
-            epoch,
-            pace,
-            safe,
-            payloads: 0,
-            meter,
-            troubled,
-            records,
-            group: Vec::new(),
-            committed: VecDeque::new(),
-        };
+        let (settings, payloads, group, syncing) = (settings.clone(), 0, Vec::new(), Vec::new());
+        let keeper = Self { writer, shared, settings, epoch, pace, safe, payloads, meter, troubled, group, syncing };
         Ok((keeper, reader, handle))
     }
 
@@ -136,7 +114,7 @@ impl Keeper {
                 }
             }
             self.writer.poll()?;
-            self.release();
+            self.release_synced();
         }
         Ok(false)
     }
@@ -150,32 +128,34 @@ impl Keeper {
     ) -> Result<Option<Crossing>, KeeperError> {
         let crossing = if self.writer.is_syncing() {
             let writer = &mut self.writer;
-            runtime.block_on(async {
+            let first = runtime.block_on(async {
                 tokio::select! {
                     biased;
-                    ended = writer.wait() => ended.map(|()| None),
-                    crossing = bridge.recv() => Ok(Some(crossing)),
+                    ended = writer.wait() => Err(ended),
+                    crossing = bridge.recv() => Ok(crossing),
                 }
-            })?
+            });
+            match first {
+                Ok(crossing) => crossing,
+                Err(ended) => return Ok(ended.map(|()| None)?),
+            }
         } else if let (Sync::Interval(every), true) = (self.settings.sync, self.writer.unsynced()) {
             let waited = runtime.block_on(async { tokio::time::timeout(every, bridge.recv()).await });
-            if waited.is_err() {
+            let Ok(crossing) = waited else {
                 self.commit(true)?;
-            }
-            waited.ok()
+                return Ok(None);
+            };
+            crossing
         } else {
-            Some(bridge.blocking_recv())
+            bridge.blocking_recv()
         };
-        match crossing {
-            Some(None) => {
-                // What came before the feed was gone is as good as any.
-                self.commit(true)?;
-                self.settled()?;
-                Err(KeeperError::Severed(Severed))
-            }
-            Some(crossing) => Ok(crossing),
-            None => Ok(None),
+        if crossing.is_none() {
+            // What came before the feed was gone is as good as any.
+            self.commit(true)?;
+            self.settled()?;
+            return Err(KeeperError::Severed(Severed));
         }
+        Ok(crossing)
     }
 
     fn take(&mut self, crossing: Crossing) -> Result<(), KeeperError> {
@@ -251,54 +231,55 @@ impl Keeper {
         let ends = self.group.iter().any(|entry| matches!(entry.crossing, Crossing::Barrier(_)));
         // Ticks alone are worth no sync: what follows from them is not durable before the barrier is.
         let idle = self.group.iter().all(|entry| matches!(entry.crossing, Crossing::Tick { .. }));
-        let is_synced = if idle && !last && self.settings.sync == Sync::Group {
-            self.patiently(Writer::write_only)?;
-            false
+        if idle && !last && self.settings.sync == Sync::Group {
+            self.patiently(Writer::write)?;
         } else {
-            self.patiently(|writer| writer.commit(last || ends))?.1
-        };
-        self.committed(is_synced);
-        self.release();
+            self.patiently(|writer| writer.commit(last || ends))?;
+        }
+        self.written();
         Ok(())
     }
 
-    /// The group was written; it may be released at once, or after the sync that has begun.
-    fn committed(&mut self, is_synced: bool) {
-        if !self.group.is_empty() {
-            let until = is_synced.then(|| self.writer.syncing_until());
-            self.committed.push_back(Committed { entries: take(&mut self.group), until });
-        }
+    /// The group was written, so the sync before it has ended; its own may be on its way.
+    fn written(&mut self) {
+        self.release();
+        swap(&mut self.syncing, &mut self.group);
+        self.release_synced();
     }
 
     /// Waits for the sync that is on its way, and releases what it made durable.
     fn settled(&mut self) -> Result<(), KeeperError> {
         self.writer.finish()?;
-        self.release();
+        self.release_synced();
         Ok(())
     }
 
-    /// Lets the stages have what may be released, and the broker its acknowledgements.
-    fn release(&mut self) {
-        let (before, synced) = (self.payloads, self.writer.synced());
-        let is_due = |group: &mut Committed| group.until.is_none_or(|until| until <= synced);
-        while let Some(Committed { entries, .. }) = self.committed.pop_front_if(is_due) {
-            for entry in &entries {
-                if let Crossing::Payloads(payloads) = &entry.crossing {
-                    self.payloads += payloads.len() as u64;
-                }
-            }
-            self.records = entries.last().map_or(self.records, |entry| entry.next.1 - 1);
-            self.shared.push(entries.into_iter(), self.settings.tail_bytes);
+    /// Releases the group that was written last, once no sync of it is on its way.
+    fn release_synced(&mut self) {
+        if !self.writer.is_syncing() {
+            self.release();
         }
+    }
+
+    /// Lets the stages have what was written, and the broker its acknowledgements.
+    fn release(&mut self) {
+        let Some(last) = self.syncing.last() else { return };
+        self.meter.journal_records.store(last.next.1 - 1, Relaxed);
+        let before = self.payloads;
+        for entry in &self.syncing {
+            if let Crossing::Payloads(payloads) = &entry.crossing {
+                self.payloads += payloads.len() as u64;
+            }
+        }
+        self.shared.push(self.syncing.drain(..), self.settings.tail_bytes);
         if self.payloads > before {
             // Nobody listens once the feed has ended.
             let _ = self.safe.send(self.payloads);
         }
-        let (syncs, took) = self.writer.sync_count();
+        let (syncs, took) = self.writer.syncs();
         self.meter.journal_syncs.store(syncs, Relaxed);
         self.meter.journal_sync_ns.store(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
         self.meter.journal_bytes.store(self.shared.used.load(Relaxed), Relaxed);
-        self.meter.journal_records.store(self.records, Relaxed);
     }
 
     /// Does it again until there is room; gives the number that the record had, too. Nothing is acknowledged meanwhile, and
@@ -360,7 +341,7 @@ impl Keeper {
         match self.writer.commit(true) {
             Err(Stuck::Failed(error)) => return Err(error.into()),
             Err(Stuck::Full(_) | Stuck::Quota) => {}
-            Ok(is_synced) => self.committed(is_synced),
+            Ok(()) => self.written(),
         }
         self.settled()
     }

@@ -76,7 +76,7 @@ pub fn recover(
     segment::clear(disk, folder)?;
     let mut numbers = segment::list(disk, folder)?;
     if numbers.is_empty() && from.is_none() {
-        segment::create(disk, folder, (1, settings.segment_bytes()), Fill::Written)?;
+        segment::create(disk, folder, 1, settings.segment_bytes(), Fill::Written)?;
         numbers.push(1);
     }
     let missing = |number: u64| JournalError::Damaged {

@@ -56,12 +56,13 @@ pub(super) fn clear(disk: &dyn Disk, folder: &Path) -> Result<(), JournalError> 
 pub(super) fn create(
     disk: &dyn Disk,
     folder: &Path,
-    (number, len): (u64, u64),
+    number: u64,
+    len: u64,
     fill: Fill,
 ) -> Result<Box<dyn DiskFile>, JournalError> {
     let tmp = folder.join(format!("{number:012}{UNFINISHED}"));
     let path = path(folder, number);
-    let made = filled(disk, &tmp, (number, len), fill).and_then(|file| {
+    let made = filled(disk, &tmp, number, len, fill).and_then(|file| {
         disk.rename(&tmp, &path).map_err(|why| JournalError::disk("create", &path, why))?;
         Ok(file)
     });
@@ -74,12 +75,7 @@ pub(super) fn create(
     Ok(file)
 }
 
-fn filled(
-    disk: &dyn Disk,
-    path: &Path,
-    (number, len): (u64, u64),
-    fill: Fill,
-) -> Result<Box<dyn DiskFile>, JournalError> {
+fn filled(disk: &dyn Disk, path: &Path, number: u64, len: u64, fill: Fill) -> Result<Box<dyn DiskFile>, JournalError> {
     let refused = |why| JournalError::disk("create", path, why);
     let file = disk.create(path).map_err(refused)?;
     match fill {

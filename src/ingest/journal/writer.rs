@@ -54,14 +54,14 @@ pub(super) struct Writer {
     preparing: Option<JoinHandle<Opened>>,
     prepared: Option<Segment>,
     syncing: Syncing,
-    /// Up to where the last sync reached, and up to where the one reaches that is on its way.
+    /// Up to where everything is durable, and up to where the sync reaches that was begun last.
     synced: (Position, Position),
-    /// How many there were, and how long they took.
-    sync_count: (u64, Duration),
+    /// How many syncs have ended, and how long they took.
+    syncs: (u64, Duration),
     /// Something was written since the last sync began.
     unsynced: bool,
     /// Syncs of this segment.
-    syncs: u64,
+    segment_syncs: u64,
     synced_at: Instant,
     /// Arrival times never go back within a journal.
     arrival: Timestamp,
@@ -96,9 +96,9 @@ impl Writer {
             prepared: None,
             syncing: Syncing::begin().map_err(thread)?,
             synced: (recovered.end, recovered.end),
-            sync_count: (0, Duration::ZERO),
+            syncs: (0, Duration::ZERO),
             unsynced: false,
-            syncs: 0,
+            segment_syncs: 0,
             synced_at: Instant::now(),
             arrival: recovered.arrival,
         };
@@ -155,23 +155,20 @@ impl Writer {
     }
 
     /// Writes what was taken, and begins to make it durable as the settings say, or as `now` says, once the sync before it
-    /// has ended. False where nothing has begun, as it need not.
-    pub(super) fn commit(&mut self, now: bool) -> Result<bool, Stuck> {
+    /// has ended.
+    pub(super) fn commit(&mut self, now: bool) -> Result<(), Stuck> {
         let due = match self.settings.sync {
             Sync::Group => true,
             Sync::Interval(every) => self.synced_at.elapsed() >= every,
             Sync::None => false,
         };
-        if now || due {
-            return self.write_and_sync();
-        }
-        self.write()?;
-        Ok(false)
+        if now || due { self.write_and_sync() } else { self.write() }
     }
 
-    /// Writes what was taken; a later commit makes it durable.
-    pub(super) fn write_only(&mut self) -> Result<(), Stuck> {
-        self.write()
+    /// Writes what was taken, and waits for the end of the sync before it; a later commit makes it durable.
+    pub(super) fn write(&mut self) -> Result<(), Stuck> {
+        self.write_buffer()?;
+        Ok(self.finish()?)
     }
 
     /// Whether something is written that a power cut would take, and no sync of it has begun.
@@ -184,26 +181,16 @@ impl Writer {
         self.syncing.is_busy()
     }
 
-    /// How many syncs there were, and how long they took.
-    pub(super) const fn sync_count(&self) -> (u64, Duration) {
-        self.sync_count
+    /// How many syncs have ended, and how long they took.
+    pub(super) const fn syncs(&self) -> (u64, Duration) {
+        self.syncs
     }
 
-    /// Up to where everything is durable.
-    pub(super) const fn synced(&self) -> Position {
-        self.synced.0
-    }
-
-    /// Up to where the sync reaches that was begun last.
-    pub(super) const fn syncing_until(&self) -> Position {
-        self.synced.1
-    }
-
-    fn write_and_sync(&mut self) -> Result<bool, Stuck> {
+    fn write_and_sync(&mut self) -> Result<(), Stuck> {
         if !self.buffer.is_empty() || self.unsynced {
             self.leave_mark();
         }
-        self.write()?;
+        self.write_buffer()?;
         Ok(self.begin_sync()?)
     }
 
@@ -224,7 +211,7 @@ impl Writer {
         }
     }
 
-    fn write(&mut self) -> Result<(), Stuck> {
+    fn write_buffer(&mut self) -> Result<(), Stuck> {
         self.look_after_preparing(false)?;
         if self.buffer.is_empty() {
             return Ok(());
@@ -241,10 +228,9 @@ impl Writer {
     }
 
     /// Begins to make durable what was written.
-    fn begin_sync(&mut self) -> Result<bool, JournalError> {
+    fn begin_sync(&mut self) -> Result<(), JournalError> {
         self.finish()?;
-        let begins = self.unsynced;
-        if begins {
+        if self.unsynced {
             let until = Position { offset: self.mark.unwrap_or(self.at.offset), ..self.at };
             let mark = self.mark.take().map(|offset| {
                 let mut bytes = Vec::new();
@@ -254,9 +240,9 @@ impl Writer {
             self.synced.1 = until;
             self.syncing.give(Job { file: self.file.clone(), mark });
             (self.unsynced, self.synced_at) = (false, Instant::now());
-            self.syncs += 1;
+            self.segment_syncs += 1;
         }
-        Ok(begins)
+        Ok(())
     }
 
     /// Waits for the end of a sync, if one is on its way.
@@ -285,7 +271,7 @@ impl Writer {
             Failed::Mark(why) => self.failed("write", why),
         })?;
         self.synced.0 = self.synced.1;
-        self.sync_count = (self.sync_count.0 + 1, self.sync_count.1 + took);
+        self.syncs = (self.syncs.0 + 1, self.syncs.1 + took);
         Ok(())
     }
 
@@ -329,7 +315,7 @@ impl Writer {
         if self.shared.used.load(Relaxed).saturating_sub(there) + len > self.settings.quota + reserve {
             return Err(Stuck::Quota);
         }
-        let file = segment::create(&*self.disk, &self.settings.folder, (number, len), self.fill())?;
+        let file = segment::create(&*self.disk, &self.settings.folder, number, len, self.fill())?;
         // Segments may have been released meanwhile: what was read above is not what is there now.
         self.shared.used.fetch_add(len, Relaxed);
         self.shared.used.fetch_sub(there, Relaxed);
@@ -338,13 +324,13 @@ impl Writer {
     }
 
     fn go_on(&mut self, number: u64, file: Box<dyn DiskFile>, len: u64) {
-        (self.file, self.segment_len, self.syncs) = (file.into(), len, 0);
+        (self.file, self.segment_len, self.segment_syncs) = (file.into(), len, 0);
         self.at = Position { segment: number, offset: segment::HEADER };
     }
 
     /// What suits such groups as this segment has.
     const fn fill(&self) -> Fill {
-        if self.at.offset / (self.syncs + 1) < self.settings.zeros_below { Fill::Written } else { Fill::Hole }
+        if self.at.offset / (self.segment_syncs + 1) < self.settings.zeros_below { Fill::Written } else { Fill::Hole }
     }
 
     /// Has the next segment made beside, once half of this one is used.
@@ -367,7 +353,7 @@ impl Writer {
                 let there = disk.file_len(&path).map_err(|why| JournalError::disk("read", &path, why))?;
                 return Ok((file, there));
             }
-            let made = segment::create(&*disk, &folder, (number, len), fill);
+            let made = segment::create(&*disk, &folder, number, len, fill);
             if made.is_err() {
                 shared.used.fetch_sub(len, Relaxed);
             }
