@@ -46,7 +46,7 @@
 //! | nor at any step of the commit that fails or is the last | `tests/fail_points.rs`: `whatever_goes_wrong_at_any_point_of_the_commit_everything_is_there_once` |
 //! | nor in a power cut: journal | `tests/journal/crash.rs`: `what_is_safe_is_there_after_every_crash_point` |
 //! | nor in a power cut: checkpoints | `tests/checkpoint.rs`: `the_newest_is_the_last_that_was_committed_at_every_crash_point` |
-//! | nor in a power cut: published files | `tests/disk.rs`: `files_are_published_once_at_every_crash_point` |
+//! | nor in a power cut: published files | `tests/disk/writers.rs`: `files_are_published_once_at_every_crash_point` |
 //! | what could not be synced is not acknowledged, and a failed sync is never tried again | `tests/fail_points.rs`: `what_could_not_be_synced_was_not_acknowledged` |
 //! | damage is told, never read as something else | `tests/recovery/damage.rs`: `a_damaged_record_of_the_journal_is_refused_with_its_place` |
 //! | a full disk holds back, is told, and passes by itself | `tests/disk_full.rs`: `a_full_disk_below_the_state_folder_holds_back_and_resumes` |
