@@ -159,8 +159,8 @@ fn a_full_disk_below_the_output_folder_holds_back_and_resumes() {
 
 #[test]
 fn a_sink_that_is_stuck_for_long_costs_no_connection_and_no_memory() {
-    // What comes in the time is more than the quota, so in the end only the broker can hold it.
-    let Some(mut bench) = Bench::start(None, None, "8MiB") else { return };
+    // What comes in half of the time is more than the quota, so after that only the broker can hold it.
+    let Some(mut bench) = Bench::start(None, None, "4MiB") else { return };
     let (out, away) = (bench.out.clone(), bench.out.with_extension("away"));
     fs::rename(&out, &away).unwrap();
     fs::write(&out, "in the way").unwrap();
