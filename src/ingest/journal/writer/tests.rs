@@ -1,3 +1,5 @@
+//! The writer on a disk that is full for a while.
+
 use super::*;
 use crate::disk::memory::MemoryDisk;
 use crate::flow::message::Epoch;
