@@ -1,5 +1,7 @@
 //! The state of all measures for many groups: that of the simple ones side by side, and beside it that of the others.
 
+use std::ops::Range;
+
 use arrow::array::{ArrayRef, UInt32Array, new_empty_array};
 use arrow::compute::take;
 use arrow::error::ArrowError;
@@ -7,6 +9,10 @@ use arrow::error::ArrowError;
 use super::measure::{Inputs, Measure};
 use crate::operator::aggregate::fused::{Fused, Source};
 use crate::operator::aggregate::{Aggregate, GroupId};
+
+/// How many rows of a window are emitted at once. Their columns fit a core's own cache, and the allocator has the space of
+/// those before them.
+pub(super) const EMITTED_ROWS: usize = 1 << 13;
 
 /// What measures have folded: a list of columns each.
 pub(super) type Partial = Vec<Vec<ArrayRef>>;
@@ -173,22 +179,66 @@ impl Arena {
     }
 
     /// The results, a row a slot.
-    pub(super) fn finish(&mut self) -> Result<Vec<ArrayRef>, ArrowError> {
+    pub(super) fn results(&mut self) -> Result<Results<'_>, ArrowError> {
         self.fused.reserve(self.len);
-        finish(self.measures_len, &self.fused, &mut self.boxed, self.len)
+        Results::new(self.measures_len, Cells::InPlace(&self.fused), &mut self.boxed, self.len)
     }
 }
 
-/// The results of all measures, in their order.
-pub(super) fn finish(
+/// Where the results of simple measures come from.
+pub(super) enum Cells<'w> {
+    /// A row a slot.
+    InPlace(&'w Fused),
+    /// A row a group: what it has in one, and after that in the other, both by id.
+    Merged {
+        /// For the merges of the rows at hand.
+        rows: &'w mut Fused,
+        one: &'w Fused,
+        other: &'w Fused,
+    },
+}
+
+/// The results of a window, to be had some rows at a time: what they take is used again by the next.
+pub(super) struct Results<'w> {
     measures_len: usize,
-    fused: &Fused,
-    boxed: &mut Boxed,
-    len: usize,
-) -> Result<Vec<ArrayRef>, ArrowError> {
-    let mut results: Vec<Option<ArrayRef>> = vec![None; measures_len];
-    fused.finish(|index, column| results[index] = Some(column))?;
-    boxed.finish(len, |index, column| results[index] = Some(column))?;
-    // Every measure is in one of the two.
-    Ok(results.into_iter().flatten().collect())
+    cells: Cells<'w>,
+    /// Those of the measures that are not simple, of all rows.
+    boxed: Vec<(usize, ArrayRef)>,
+}
+
+impl<'w> Results<'w> {
+    /// Of `len` rows.
+    pub(super) fn new(
+        measures_len: usize,
+        cells: Cells<'w>,
+        boxed: &mut Boxed,
+        len: usize,
+    ) -> Result<Self, ArrowError> {
+        let mut columns = Vec::new();
+        boxed.finish(len, |index, column| columns.push((index, column)))?;
+        Ok(Self { measures_len, cells, boxed: columns })
+    }
+
+    /// The results of all measures, in their order, for these of the rows, which are of these groups.
+    pub(super) fn of(&mut self, rows: Range<usize>, groups: &[GroupId]) -> Result<Vec<ArrayRef>, ArrowError> {
+        let mut results: Vec<Option<ArrayRef>> = vec![None; self.measures_len];
+        let mut put = |index: usize, column| results[index] = Some(column);
+        match &mut self.cells {
+            Cells::InPlace(cells) => cells.finish(rows.clone(), &mut put)?,
+            Cells::Merged { rows, one, other } => {
+                rows.clear();
+                rows.extend(one, groups);
+                rows.gather(other, groups);
+                rows.finish(0..groups.len(), &mut put)?;
+            }
+        }
+        self.boxed.iter().for_each(|(index, column)| put(*index, column.slice(rows.start, rows.len())));
+        // Every measure is in one of the two.
+        Ok(results.into_iter().flatten().collect())
+    }
+}
+
+/// So many rows, in the parts in which windows are emitted.
+pub(super) fn parts(len: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..len).step_by(EMITTED_ROWS).map(move |start| start..len.min(start + EMITTED_ROWS))
 }

@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 
 use arrow::error::ArrowError;
 
-use super::arena::Arena;
+use super::arena::{Arena, Results};
 use super::core::Core;
 use super::groups::Groups;
 use super::measure::Inputs;
@@ -193,12 +193,29 @@ impl PaneMap {
 /// The first pane of a group in a window, and which of the pane's groups it is.
 pub(super) type First = (i64, i64);
 
+/// A window that is over.
+pub(super) struct Window<'w> {
+    /// Its groups in order of first appearance.
+    pub(super) groups: &'w [GroupId],
+    /// Where that was; of a worker only.
+    pub(super) firsts: Vec<First>,
+    pub(super) results: Results<'w>,
+}
+
+impl Pane {
+    /// The window that is this pane, which begins at `start`.
+    pub(super) fn window(&mut self, start: i64) -> Result<Window<'_>, ArrowError> {
+        let firsts = self.order.iter().map(|order| (start, *order)).collect();
+        Ok(Window { groups: &self.groups, firsts, results: self.arena.results()? })
+    }
+}
+
 /// Groups in order of first appearance, and their merged state.
 pub(super) struct Merged {
-    pub(super) groups: Vec<GroupId>,
+    groups: Vec<GroupId>,
     /// Of each group the first pane and the order there; of a worker only.
-    pub(super) firsts: Vec<First>,
-    pub(super) arena: Arena,
+    firsts: Vec<First>,
+    arena: Arena,
     /// The place of a group, by id.
     places: Vec<u32>,
     /// The places of the groups that are being added.
@@ -211,14 +228,31 @@ impl Merged {
         Ok(Self { groups: Vec::new(), firsts: Vec::new(), arena, places: Vec::new(), added: Vec::new() })
     }
 
-    pub(super) fn clear(&mut self, core: &Core) -> Result<(), ArrowError> {
+    /// The window that is these panes, by start; of some groups only, where they are given.
+    pub(super) fn window<'p>(
+        &mut self,
+        core: &Core,
+        panes: impl Iterator<Item = (&'p i64, &'p mut Pane)>,
+        only: Option<&[GroupId]>,
+    ) -> Result<Window<'_>, ArrowError> {
+        self.clear(core)?;
+        for (start, pane) in panes {
+            match only {
+                None => self.add(core, *start, pane)?,
+                Some(only) => self.add_some(core, pane, only)?,
+            }
+        }
+        Ok(Window { groups: &self.groups, firsts: self.firsts.clone(), results: self.arena.results()? })
+    }
+
+    fn clear(&mut self, core: &Core) -> Result<(), ArrowError> {
         self.groups.drain(..).for_each(|group| self.places[group as usize] = NONE);
         self.firsts.clear();
         self.arena.clear(&core.setup.measures)
     }
 
     /// Merges all groups of a pane.
-    pub(super) fn add(&mut self, core: &Core, start: i64, pane: &mut Pane) -> Result<(), ArrowError> {
+    fn add(&mut self, core: &Core, start: i64, pane: &mut Pane) -> Result<(), ArrowError> {
         self.place(core, &pane.groups);
         if core.is_worker {
             for (slot, place) in self.added.iter().enumerate() {
@@ -231,7 +265,7 @@ impl Merged {
     }
 
     /// Merges some groups of a pane, in order of first appearance.
-    pub(super) fn add_some(&mut self, core: &Core, pane: &mut Pane, only: &[GroupId]) -> Result<(), ArrowError> {
+    fn add_some(&mut self, core: &Core, pane: &mut Pane, only: &[GroupId]) -> Result<(), ArrowError> {
         let mut slots: Vec<u32> = only.iter().filter_map(|id| pane.slot(*id)).collect();
         slots.sort_unstable();
         let groups: Vec<GroupId> = slots.iter().map(|slot| pane.groups[*slot as usize]).collect();

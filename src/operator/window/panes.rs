@@ -10,9 +10,10 @@ use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take};
 use arrow::error::ArrowError;
 
+use super::arena::parts;
 use super::core::{Aside, Core, Engine, Fired, Late};
 use super::measure::{Inputs, Measure};
-use super::pane::{First, Merged, PaneMap};
+use super::pane::{Merged, PaneMap};
 use super::shape::Grid;
 use super::sliding::{PANES_MIN, Sliding};
 use super::state::{COUNT_MAX, Layout, Table, is_pane};
@@ -28,15 +29,21 @@ const PANE: Layout<2> = Layout { name: "pane", numbers: ["start", "order"], part
 /// A part a window that has been emitted and is not closed.
 const WINDOW: Layout<2> = Layout { name: "window", numbers: ["end", "revision"], partials: false };
 
-/// The groups of a window in order of first appearance, of a worker where that was, and their results.
-pub(super) type Results = (Vec<GroupId>, Vec<First>, Vec<ArrayRef>);
-
 /// The newest revision of a window, by group.
 #[derive(Default)]
 struct Revisions {
     newest: BTreeMap<GroupId, i64>,
     /// It was emitted since the snapshot before.
     touched: bool,
+}
+
+impl Revisions {
+    /// Those of groups whose windows are emitted now.
+    fn next(&mut self, groups: &[GroupId]) -> Vec<i64> {
+        self.touched = true;
+        let next = |group: &GroupId| *self.newest.entry(*group).and_modify(|revision| *revision += 1).or_insert(0);
+        groups.iter().map(next).collect()
+    }
 }
 
 /// The panes that some open window still needs.
@@ -142,51 +149,34 @@ impl Panes {
         out: &mut dyn Emit,
     ) -> Result<(), OperatorError> {
         let start = self.grid.start(end);
-        let (groups, firsts, results) = match (only, &mut self.sliding) {
-            (None, _) if self.grid.is_tumbling() => {
-                let Some(pane) = self.map.panes.get_mut(&start) else { return Ok(()) };
-                (pane.groups.clone(), pane.order.iter().map(|order| (start, *order)).collect(), pane.arena.finish()?)
-            }
-            (None, Some(sliding)) => sliding.window(core, &mut self.map.panes, start)?,
-            _ => self.merge(core, start..end, only)?,
+        let panes = &mut self.map.panes;
+        let mut window = match (only, &mut self.sliding, &mut self.merged) {
+            (None, _, _) if self.grid.is_tumbling() => match panes.get_mut(&start) {
+                Some(pane) => pane.window(start)?,
+                None => return Ok(()),
+            },
+            (None, Some(sliding), _) => sliding.window(core, panes, start)?,
+            (_, _, Some(merged)) => merged.window(core, panes.range_mut(start..end), only)?,
+            (_, _, none) => none.insert(Merged::new(core)?).window(core, panes.range_mut(start..end), only)?,
         };
-        let turns = match only {
-            None => firsts.into_iter().map(|(pane, order)| [end, pane, order]).collect(),
-            Some(only) if core.is_worker => only.iter().map(|_| core.turn_of_row(end)).collect(),
-            Some(_) => Vec::new(),
-        };
-        let mut fired =
-            Fired { starts: vec![start; groups.len()], ends: vec![end; groups.len()], turns, ..Fired::default() };
-        if core.setup.late == Late::Update {
-            let revisions = self.revisions.entry(end).or_default();
-            revisions.touched = true;
-            let next =
-                |group: &GroupId| *revisions.newest.entry(*group).and_modify(|revision| *revision += 1).or_insert(0);
-            fired.revisions = groups.iter().map(next).collect();
+        for part in parts(window.groups.len()) {
+            let groups = &window.groups[part.clone()];
+            let turns = match only {
+                Some(_) if core.is_worker => groups.iter().map(|_| core.turn_of_row(end)).collect(),
+                None if core.is_worker => {
+                    window.firsts[part.clone()].iter().map(|(pane, order)| [end, *pane, *order]).collect()
+                }
+                _ => Vec::new(),
+            };
+            let revisions = match core.setup.late {
+                Late::Set => Vec::new(),
+                Late::Update => self.revisions.entry(end).or_default().next(groups),
+            };
+            let (starts, ends) = (vec![start; groups.len()], vec![end; groups.len()]);
+            let fired = Fired { starts, ends, groups: groups.to_vec(), revisions, turns };
+            core.emit(fired, window.results.of(part, groups)?, out)?;
         }
-        fired.groups = groups;
-        core.emit(fired, results, out)
-    }
-
-    /// The groups of some panes and their results, of some groups only where they are given.
-    fn merge(
-        &mut self,
-        core: &Core,
-        range: std::ops::Range<i64>,
-        only: Option<&[GroupId]>,
-    ) -> Result<Results, OperatorError> {
-        let merged = match &mut self.merged {
-            Some(merged) => merged,
-            none => none.insert(Merged::new(core)?),
-        };
-        merged.clear(core)?;
-        for (start, pane) in self.map.panes.range_mut(range) {
-            match only {
-                None => merged.add(core, *start, pane)?,
-                Some(only) => merged.add_some(core, pane, only)?,
-            }
-        }
-        Ok((merged.groups.clone(), merged.firsts.clone(), merged.arena.finish()?))
+        Ok(())
     }
 
     /// The end of the next window that has rows, after those that have been emitted.

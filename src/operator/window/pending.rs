@@ -3,6 +3,7 @@
 //! Clocks of groups move row by row, but rows are folded and windows merged by the batch. That is the same, because no
 //! row is folded into a slot of a window that is due: what is due is emitted before a row that comes after it.
 
+use super::arena::parts;
 use super::core::{Core, Fired};
 use super::parallel::in_turn::Turn;
 use super::slots::{Slot, Slots};
@@ -66,16 +67,21 @@ impl Pending {
             if core.is_worker && turns.is_empty() {
                 turns.extend(due.iter().map(|due| [due.end, due.start, due.order]));
             }
-            let lists = due.iter().map(|due| due.slots.as_slice());
-            let results = slots.merged(&core.setup.measures, lists)?.finish()?;
-            let fired = Fired {
-                starts: due.iter().map(|due| due.start).collect(),
-                ends: due.iter().map(|due| due.end).collect(),
-                groups: due.iter().map(|due| due.group).collect(),
-                revisions: due.iter().map(|due| due.revision).collect(),
-                turns,
-            };
-            core.emit(fired, results, out)?;
+            for part in parts(due.len()) {
+                let turns = turns.get(part.clone()).unwrap_or_default().to_vec();
+                let due = &due[part];
+                let lists = due.iter().map(|due| due.slots.as_slice());
+                let mut merged = slots.merged(&core.setup.measures, lists)?;
+                let fired = Fired {
+                    starts: due.iter().map(|due| due.start).collect(),
+                    ends: due.iter().map(|due| due.end).collect(),
+                    groups: due.iter().map(|due| due.group).collect(),
+                    revisions: due.iter().map(|due| due.revision).collect(),
+                    turns,
+                };
+                let results = merged.results()?.of(0..due.len(), &fired.groups)?;
+                core.emit(fired, results, out)?;
+            }
         }
         Ok(())
     }

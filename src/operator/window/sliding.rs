@@ -14,11 +14,10 @@ use std::collections::BTreeMap;
 
 use arrow::error::ArrowError;
 
-use super::arena::{Boxed, Partial, finish, fused};
+use super::arena::{Boxed, Cells, Partial, Results, fused};
 use super::core::Core;
 use super::measure::Measure;
-use super::pane::{First, NONE, Pane};
-use super::panes::Results;
+use super::pane::{First, NONE, Pane, Window};
 use crate::operator::aggregate::GroupId;
 use crate::operator::aggregate::fused::Fused;
 
@@ -36,8 +35,9 @@ pub(super) struct Sliding {
     /// Of the panes in `[border, until)`.
     prefix: Prefix,
     until: i64,
-    /// Of the window that is being made, a slot a group in the order of `order`.
-    window: Fused,
+    /// Of some rows of the window that is being emitted.
+    rows: Fused,
+    /// The groups of the window.
     order: Vec<GroupId>,
 }
 
@@ -63,7 +63,7 @@ impl Sliding {
                 places: Vec::new(),
             },
             until: i64::MIN,
-            window: fused(measures),
+            rows: fused(measures),
             order: Vec::new(),
         })
     }
@@ -75,13 +75,13 @@ impl Sliding {
         }
     }
 
-    /// The window that begins at `start`, and is over: its groups in order of first appearance, and the results.
+    /// The window that begins at `start`, and is over.
     pub(super) fn window(
         &mut self,
         core: &Core,
         panes: &mut BTreeMap<i64, Pane>,
         start: i64,
-    ) -> Result<Results, ArrowError> {
+    ) -> Result<Window<'_>, ArrowError> {
         let border = start + self.size - (start - self.offset).rem_euclid(self.size);
         self.suffix.reserve(core);
         if self.border != Some(border) {
@@ -103,15 +103,12 @@ impl Sliding {
     }
 
     /// The suffix and the prefix as one.
-    fn merge(&mut self, core: &Core) -> Result<Results, ArrowError> {
-        let Self { suffix, prefix, window, order, .. } = self;
+    fn merge(&mut self, core: &Core) -> Result<Window<'_>, ArrowError> {
+        let Self { suffix, prefix, rows, order, .. } = self;
         let measures = &core.setup.measures;
         order.clear();
         order.extend_from_slice(suffix.order());
         order.extend(prefix.order.iter().filter(|group| suffix.holders[**group as usize] == 0));
-        window.clear();
-        window.extend(&suffix.merged, order);
-        window.gather(&prefix.merged, order);
         let mut boxed = Boxed::new(measures)?;
         if !boxed.is_empty() {
             let (own, theirs) = suffix.places_beside(&prefix.order);
@@ -125,7 +122,9 @@ impl Sliding {
             _ => suffix.firsts[*group as usize],
         };
         let firsts = if core.is_worker { order.iter().map(first).collect() } else { Vec::new() };
-        Ok((order.clone(), firsts, finish(measures.len(), window, &mut boxed, order.len())?))
+        let cells = Cells::Merged { rows, one: &suffix.merged, other: &prefix.merged };
+        let results = Results::new(measures.len(), cells, &mut boxed, order.len())?;
+        Ok(Window { groups: order, firsts, results })
     }
 }
 

@@ -259,11 +259,16 @@ mod tests {
         slots
     }
 
+    fn finished(mut merged: Arena) -> Vec<ArrayRef> {
+        let len = merged.len;
+        merged.results().unwrap().of(0..len, &vec![0; len]).unwrap()
+    }
+
     #[test]
     fn slots_are_merged_in_the_order_of_their_list_whatever_chunk_they_are_in() {
         let measures = measures();
         let lists: [&[Slot]; 5] = [&[3], &[2_050, 4, 1_500, 5], &[1_023, 1_024], &[], &[1_024, 1_023]];
-        let results = slots(&measures).merged(&measures, lists).unwrap().finish().unwrap();
+        let results = finished(slots(&measures).merged(&measures, lists).unwrap());
         let column = |index: usize| results[index].as_primitive::<Int64Type>().iter().collect::<Vec<_>>();
         // Of rows of one time the first is that of the first slot, and the last that of the last.
         assert_eq!(column(0), [Some(3), Some(2_050), Some(1_023), None, Some(1_024)]);
@@ -279,7 +284,7 @@ mod tests {
         let mut others = Slots::default();
         let places: Vec<Slot> = order.iter().map(|_| others.take(&measures).unwrap()).collect();
         others.merge(&places, &partial).unwrap();
-        let results = others.merged(&measures, places.chunks(1)).unwrap().finish().unwrap();
+        let results = finished(others.merged(&measures, places.chunks(1)).unwrap());
         let values: Vec<i64> = results[2].as_primitive::<Int64Type>().values().to_vec();
         assert_eq!(values, [2_050, 0, 1_024, 1, 2_049, 1_023]);
         assert_eq!(others.partial_of(&measures, &[]).unwrap().concat().len(), 5, "columns without a row");

@@ -208,7 +208,7 @@ impl Sum for Both {
 }
 
 /// The least and the greatest value: `()` where nobody asks.
-pub(super) trait Range<N: Number>: Copy + Send + 'static {
+pub(super) trait Extent<N: Number>: Copy + Send + 'static {
     const EMPTY: Self;
 
     fn fold(&mut self, least: N::Rank, greatest: N::Rank);
@@ -216,7 +216,7 @@ pub(super) trait Range<N: Number>: Copy + Send + 'static {
     fn greatest(self) -> N::Rank;
 }
 
-impl<N: Number> Range<N> for () {
+impl<N: Number> Extent<N> for () {
     const EMPTY: Self = ();
 
     #[inline(always)]
@@ -238,7 +238,7 @@ pub(super) struct Ends<R> {
     greatest: R,
 }
 
-impl<N: Number> Range<N> for Ends<N::Rank> {
+impl<N: Number> Extent<N> for Ends<N::Rank> {
     const EMPTY: Self = Self { least: N::Rank::GREATEST, greatest: N::Rank::LEAST };
 
     #[inline(always)]
@@ -270,7 +270,7 @@ impl<R: Rows, S: Sum, E> Cell<R, S, E> {
     /// Of no row.
     pub(super) fn empty<N: Number>() -> Self
     where
-        E: Range<N>,
+        E: Extent<N>,
     {
         Self { rows: R::default(), count: 0, sum: S::default(), range: E::EMPTY }
     }
@@ -279,7 +279,7 @@ impl<R: Rows, S: Sum, E> Cell<R, S, E> {
     #[inline(always)]
     pub(super) fn fold<N: Number>(&mut self, value: N)
     where
-        E: Range<N>,
+        E: Extent<N>,
     {
         self.count = self.count.wrapping_add(1);
         self.sum.fold(value);
@@ -291,7 +291,7 @@ impl<R: Rows, S: Sum, E> Cell<R, S, E> {
     #[inline(always)]
     pub(super) fn merge<N: Number>(&mut self, other: &Self)
     where
-        E: Range<N>,
+        E: Extent<N>,
     {
         self.rows.add(other.rows.get());
         self.count = self.count.wrapping_add(other.count);

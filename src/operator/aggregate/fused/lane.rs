@@ -1,6 +1,7 @@
 //! The cells of all slots for one argument: one pass over the rows for all that is asked of it.
 
 use std::any::Any;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::cast::AsArray;
@@ -8,7 +9,7 @@ use arrow::array::{Array, ArrayData, ArrayRef, Decimal128Array, Float64Array, In
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer};
 use arrow::datatypes::{ArrowPrimitiveType, DataType};
 
-use super::cell::{Both, Cell, Ends, Number, Range, Rank, Rows, Sum};
+use super::cell::{Both, Cell, Ends, Extent, Number, Rank, Rows, Sum};
 use crate::operator::aggregate::GroupId;
 use crate::operator::aggregate::extreme::Sense;
 
@@ -61,13 +62,15 @@ pub(super) trait Lane: Send {
     /// Merges row `i` of partials into slot `slots[i]`.
     fn merge_columns(&mut self, slots: &[GroupId], columns: &Columns<'_>);
 
-    fn rows(&self) -> Vec<i64>;
-    fn counts(&self) -> Vec<i64>;
+    /// How many slots there are.
+    fn len(&self) -> usize;
+    fn rows(&self, slots: Range<usize>) -> Vec<i64>;
+    fn counts(&self, slots: Range<usize>) -> Vec<i64>;
     /// The slots that have a value; `None` where all have.
-    fn present(&self) -> Option<NullBuffer>;
-    fn floats(&self) -> Vec<f64>;
-    fn wholes(&self) -> Vec<i128>;
-    fn extremes(&self, sense: Sense, data_type: &DataType) -> ArrayRef;
+    fn present(&self, slots: Range<usize>) -> Option<NullBuffer>;
+    fn floats(&self, slots: Range<usize>) -> Vec<f64>;
+    fn wholes(&self, slots: Range<usize>) -> Vec<i128>;
+    fn extremes(&self, slots: Range<usize>, sense: Sense, data_type: &DataType) -> ArrayRef;
 
     fn as_any(&self) -> &dyn Any;
 }
@@ -125,7 +128,7 @@ fn number<N: Number, S: Sum>(read: Read<N>, asked: Asked) -> Box<dyn Lane> {
     }
 }
 
-fn counted<N: Number, S: Sum, E: Range<N>>(read: Read<N>, asked: Asked) -> Box<dyn Lane> {
+fn counted<N: Number, S: Sum, E: Extent<N>>(read: Read<N>, asked: Asked) -> Box<dyn Lane> {
     if asked.rows { typed::<N, i64, S, E>(Some(read)) } else { typed::<N, (), S, E>(Some(read)) }
 }
 
@@ -134,7 +137,7 @@ fn counting(asked: Asked) -> Box<dyn Lane> {
     if asked.rows { typed::<u8, i64, (), ()>(None) } else { typed::<u8, (), (), ()>(None) }
 }
 
-fn typed<N: Number, R: Rows, S: Sum, E: Range<N>>(read: Option<Read<N>>) -> Box<dyn Lane> {
+fn typed<N: Number, R: Rows, S: Sum, E: Extent<N>>(read: Option<Read<N>>) -> Box<dyn Lane> {
     Box::new(Typed::<N, R, S, E> { read, cells: Vec::new() })
 }
 
@@ -144,7 +147,7 @@ struct Typed<N: Number, R, S, E> {
     cells: Vec<Cell<R, S, E>>,
 }
 
-impl<N: Number, R: Rows, S: Sum, E: Range<N>> Typed<N, R, S, E> {
+impl<N: Number, R: Rows, S: Sum, E: Extent<N>> Typed<N, R, S, E> {
     fn of(lane: &dyn Lane) -> &Self {
         lane.as_any().downcast_ref().expect("lanes are merged with those of the same argument")
     }
@@ -186,12 +189,12 @@ impl<N: Number, R: Rows, S: Sum, E: Range<N>> Typed<N, R, S, E> {
         }
     }
 
-    fn column<T>(&self, value: impl Fn(&Cell<R, S, E>) -> T) -> Vec<T> {
-        self.cells.iter().map(value).collect()
+    fn column<T>(&self, slots: Range<usize>, value: impl Fn(&Cell<R, S, E>) -> T) -> Vec<T> {
+        self.cells[slots].iter().map(value).collect()
     }
 }
 
-impl<N: Number, R: Rows, S: Sum, E: Range<N>> Lane for Typed<N, R, S, E> {
+impl<N: Number, R: Rows, S: Sum, E: Extent<N>> Lane for Typed<N, R, S, E> {
     fn fresh(&self) -> Box<dyn Lane> {
         typed::<N, R, S, E>(self.read)
     }
@@ -285,38 +288,43 @@ impl<N: Number, R: Rows, S: Sum, E: Range<N>> Lane for Typed<N, R, S, E> {
         }
     }
 
-    fn rows(&self) -> Vec<i64> {
-        self.column(|cell| cell.rows.get())
+    fn len(&self) -> usize {
+        self.cells.len()
     }
 
-    fn counts(&self) -> Vec<i64> {
-        self.column(|cell| cell.count)
+    fn rows(&self, slots: Range<usize>) -> Vec<i64> {
+        self.column(slots, |cell| cell.rows.get())
     }
 
-    fn present(&self) -> Option<NullBuffer> {
-        let present = BooleanBuffer::collect_bool(self.cells.len(), |slot| self.cells[slot].count > 0);
+    fn counts(&self, slots: Range<usize>) -> Vec<i64> {
+        self.column(slots, |cell| cell.count)
+    }
+
+    fn present(&self, slots: Range<usize>) -> Option<NullBuffer> {
+        let cells = &self.cells[slots];
+        let present = BooleanBuffer::collect_bool(cells.len(), |slot| cells[slot].count > 0);
         Some(NullBuffer::new(present)).filter(|nulls| nulls.null_count() > 0)
     }
 
-    fn floats(&self) -> Vec<f64> {
+    fn floats(&self, slots: Range<usize>) -> Vec<f64> {
         // Which of several NaN comes out of an addition is the compiler's choice.
-        self.column(|cell| if cell.sum.float().is_nan() { f64::NAN } else { cell.sum.float() })
+        self.column(slots, |cell| if cell.sum.float().is_nan() { f64::NAN } else { cell.sum.float() })
     }
 
-    fn wholes(&self) -> Vec<i128> {
-        self.column(|cell| cell.sum.whole())
+    fn wholes(&self, slots: Range<usize>) -> Vec<i128> {
+        self.column(slots, |cell| cell.sum.whole())
     }
 
-    fn extremes(&self, sense: Sense, data_type: &DataType) -> ArrayRef {
+    fn extremes(&self, slots: Range<usize>, sense: Sense, data_type: &DataType) -> ArrayRef {
         let value = |cell: &Cell<R, S, E>| match sense {
             _ if cell.count <= 0 => N::default(),
             Sense::Least => N::of_rank(cell.range.least()),
             Sense::Greatest => N::of_rank(cell.range.greatest()),
         };
         let values = ArrayData::builder(data_type.clone())
-            .len(self.cells.len())
-            .add_buffer(Buffer::from_vec(self.column(value)))
-            .nulls(self.present());
+            .len(slots.len())
+            .add_buffer(Buffer::from_vec(self.column(slots.clone(), value)))
+            .nulls(self.present(slots));
         make_array(values.build().expect("as many values of the type as there are slots"))
     }
 

@@ -4,6 +4,7 @@
 //! All that is asked of one argument is folded in one pass over its rows, into one cell a slot, which lies in one or two
 //! cache lines. Results and partials are those of the functions one by one.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::cast::AsArray;
@@ -186,11 +187,11 @@ impl Fused {
         Ok(())
     }
 
-    /// Gives `put` the result of every measure, a row a slot.
-    pub fn finish(&self, mut put: impl FnMut(usize, ArrayRef)) -> Result<(), ArrowError> {
+    /// Gives `put` the result of every measure, a row for each of the slots.
+    pub fn finish(&self, slots: Range<usize>, mut put: impl FnMut(usize, ArrayRef)) -> Result<(), ArrowError> {
         for track in &self.tracks {
             track.source.asked.iter().try_for_each(|(measure, simple)| {
-                put(*measure, track.finish(simple)?);
+                put(*measure, track.finish(slots.clone(), simple)?);
                 Ok::<_, ArrowError>(())
             })?;
         }
@@ -246,31 +247,38 @@ impl Track {
     }
 
     fn partial(&self, simple: &Simple) -> Result<Vec<ArrayRef>, ArrowError> {
+        let (lane, all) = (&self.lane, 0..self.lane.len());
         Ok(match simple {
             Simple::Sum(input) if !input.is_floating() => {
-                let sums = whole_column::<Decimal128Type>(self.lane.wholes(), self.lane.present());
+                let sums = whole_column::<Decimal128Type>(lane.wholes(all.clone()), lane.present(all));
                 vec![Arc::new(sums.as_primitive::<Decimal128Type>().clone().with_data_type(WIDE))]
             }
             Simple::Sum(_) | Simple::Mean(_) => vec![
-                whole_column::<Float64Type>(self.lane.floats(), None),
-                whole_column::<Int64Type>(self.lane.counts(), None),
+                whole_column::<Float64Type>(lane.floats(all.clone()), None),
+                whole_column::<Int64Type>(lane.counts(all), None),
             ],
-            Simple::Rows | Simple::Count | Simple::Extreme(..) => vec![self.finish(simple)?],
+            Simple::Rows | Simple::Count | Simple::Extreme(..) => vec![self.finish(all, simple)?],
         })
     }
 
-    fn finish(&self, simple: &Simple) -> Result<ArrayRef, ArrowError> {
+    fn finish(&self, slots: Range<usize>, simple: &Simple) -> Result<ArrayRef, ArrowError> {
         let lane = &self.lane;
+        let present = || lane.present(slots.clone());
         Ok(match simple {
-            Simple::Rows if self.input.is_some() => whole_column::<Int64Type>(lane.rows(), None),
-            Simple::Rows | Simple::Count => whole_column::<Int64Type>(lane.counts(), None),
-            Simple::Sum(input) if input.is_floating() => whole_column::<Float64Type>(lane.floats(), lane.present()),
-            Simple::Sum(input) if input.is_signed_integer() => {
-                whole_column::<Int64Type>(narrow(lane.wholes())?, lane.present())
+            Simple::Rows if self.input.is_some() => whole_column::<Int64Type>(lane.rows(slots), None),
+            Simple::Rows | Simple::Count => whole_column::<Int64Type>(lane.counts(slots), None),
+            Simple::Sum(input) if input.is_floating() => {
+                whole_column::<Float64Type>(lane.floats(slots.clone()), present())
             }
-            Simple::Sum(_) => whole_column::<UInt64Type>(narrow(lane.wholes())?, lane.present()),
-            Simple::Mean(_) => whole_column::<Float64Type>(means(lane.floats(), &lane.counts()), lane.present()),
-            Simple::Extreme(data_type, sense) => lane.extremes(*sense, data_type),
+            Simple::Sum(input) if input.is_signed_integer() => {
+                whole_column::<Int64Type>(narrow(lane.wholes(slots.clone()))?, present())
+            }
+            Simple::Sum(_) => whole_column::<UInt64Type>(narrow(lane.wholes(slots.clone()))?, present()),
+            Simple::Mean(_) => {
+                let means = means(lane.floats(slots.clone()), &lane.counts(slots.clone()));
+                whole_column::<Float64Type>(means, present())
+            }
+            Simple::Extreme(data_type, sense) => lane.extremes(slots, *sense, data_type),
         })
     }
 }

@@ -147,7 +147,8 @@ fn partial_of(fused: &Fused, measures_len: usize) -> Columns {
 /// Results; where one does not fit its type, none.
 fn results_of(fused: &Fused, measures_len: usize) -> Option<Columns> {
     let mut results = vec![Vec::new(); measures_len];
-    fused.finish(|measure, column| results[measure] = vec![column]).ok()?;
+    let slots = 0..fused.tracks.first().map_or(0, |track| track.lane.len());
+    fused.finish(slots, |measure, column| results[measure] = vec![column]).ok()?;
     Some(results)
 }
 
