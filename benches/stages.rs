@@ -92,15 +92,17 @@ const REPLAYED: &str = include_str!("peers/windows.toml");
 #[derive(Clone, Copy)]
 struct Scale {
     rows: usize,
+    /// Of windows: a group begins and is emitted in each of them, and that should not be most of what is measured.
+    window_rows: usize,
     groups: &'static [usize],
 }
 
-const WHOLE: Scale = Scale { rows: 1 << 19, groups: &[1_000, 10_000, 100_000, 1_000_000] };
+const WHOLE: Scale = Scale { rows: 1 << 19, window_rows: 10_000_000, groups: &[1_000, 10_000, 100_000, 1_000_000] };
 
 /// Every window emits every group: with more groups than this a run takes minutes.
 const HOPPING_GROUPS_MAX: usize = 100_000;
 
-const TEST: Scale = Scale { rows: 1 << 10, groups: &[10] };
+const TEST: Scale = Scale { rows: 1 << 10, window_rows: 1 << 10, groups: &[10] };
 
 fn main() {
     // As criterion does: only `cargo bench` says `--bench`, and `-- --test` turns it back.
@@ -114,6 +116,7 @@ fn main() {
     let mut criterion = criterion.configure_from_args();
     decode::decode(&mut criterion, scale);
     filter(&mut criterion, scale);
+    cells(&mut criterion, scale);
     windows(&mut criterion, scale);
     sessions(&mut criterion, scale);
     hop(&mut criterion, scale);
@@ -195,6 +198,13 @@ impl Emit for Counted {
     }
 }
 
+/// As `stream`, with numbers for the devices, as the intake gives them.
+fn numbered(rows: usize, groups: usize, seconds: u64) -> Vec<(Batch, Timestamp)> {
+    let stream = stream(rows, groups, seconds);
+    let mut keys = KeyNumbers::new(&stream[0].0.schema(), &["device_id".to_owned()]).expect("a column of text");
+    stream.into_iter().map(|(rows, reached)| (keys.number(rows, reached), reached)).collect()
+}
+
 /// Rows for an operator, with the watermark that follows each batch.
 fn stream(rows: usize, groups: usize, seconds: u64) -> Vec<(RecordBatch, Timestamp)> {
     let plan = plan(SOURCE, "feed");
@@ -248,30 +258,64 @@ temp_max = "max(temperature)"
 temp_avg = "avg(temperature)"
 "#;
 
-fn windows(criterion: &mut Criterion, scale: Scale) {
-    let mut group = criterion.benchmark_group("window");
-    group.throughput(Throughput::Elements(scale.rows as u64));
-    // Five windows of ten seconds: at 100 k groups a window has one row a group, and at 1 M most rows are a group's first.
+/// What one aggregate of a group is here.
+#[derive(Clone, Copy)]
+struct Cell {
+    rows: i64,
+    count: i64,
+    sum: f64,
+    least: i64,
+    greatest: i64,
+}
+
+/// The limit of windows: five aggregates in an array by group, the groups known, no time, no window, nothing emitted.
+fn cells(criterion: &mut Criterion, scale: Scale) {
+    let mut group = criterion.benchmark_group("limit");
+    group.throughput(Throughput::Elements(scale.window_rows as u64));
     for groups in scale.groups {
-        let stream = stream(scale.rows, *groups, 50);
+        let mut random = Random(42);
+        let rows: Vec<(u32, f64)> = (0..scale.window_rows)
+            .map(|_| (random.below(*groups as u64) as u32, random.below(1_500) as f64 / 100.0))
+            .collect();
+        let empty = Cell { rows: 0, count: 0, sum: 0.0, least: i64::MAX, greatest: i64::MIN };
+        let mut cells = vec![empty; *groups];
+        group.bench_function(BenchmarkId::new("array of cells", groups), |bench| {
+            bench.iter(|| {
+                for (group, value) in &rows {
+                    let cell = &mut cells[*group as usize];
+                    let rank = value.to_bits().cast_signed();
+                    (cell.rows, cell.count, cell.sum) = (cell.rows + 1, cell.count + 1, cell.sum + value);
+                    (cell.least, cell.greatest) = (cell.least.min(rank), cell.greatest.max(rank));
+                }
+                std::hint::black_box(&mut cells);
+            });
+        });
+    }
+    group.finish();
+}
+
+/// Ten seconds' windows, four of them, with all their emission.
+fn windows(criterion: &mut Criterion, scale: Scale) {
+    let rows = scale.window_rows;
+    let mut group = criterion.benchmark_group("window");
+    group.throughput(Throughput::Elements(rows as u64));
+    for groups in scale.groups {
+        let stream = numbered(rows, *groups, 40);
         let text = format!("type = \"window\"\nwindow = {{ tumbling = \"10s\" }}\n{AGGREGATES}");
         group.bench_with_input(BenchmarkId::new("tumbling", groups), &stream, |bench, stream| {
             bench.iter_batched_ref(
                 || operator(&text),
                 |window| {
                     let [emitted, late] = drain(&mut **window, stream).0;
-                    assert!(
-                        emitted >= (*groups).min(scale.rows / 2) && late == 0,
-                        "{emitted} rows emitted, {late} late"
-                    );
+                    assert!(emitted >= (*groups).min(rows / 2) && late == 0, "{emitted} rows emitted, {late} late");
                 },
                 BatchSize::PerIteration,
             );
         });
     }
-    // 179 windows of sixty panes: at 1 k groups a pane has four rows a group.
+    // 179 windows of sixty panes.
     for groups in scale.groups.iter().filter(|groups| **groups <= HOPPING_GROUPS_MAX) {
-        let stream = stream(scale.rows, *groups, 120);
+        let stream = numbered(rows, *groups, 120);
         let text = format!("type = \"window\"\nwindow = {{ hopping = \"60s\", every = \"1s\" }}\n{AGGREGATES}");
         group.bench_with_input(BenchmarkId::new("hopping 60s/1s", groups), &stream, |bench, stream| {
             bench.iter_batched_ref(
@@ -287,20 +331,17 @@ fn windows(criterion: &mut Criterion, scale: Scale) {
     group.finish();
 }
 
-/// Sessions that go on and on, as those of devices that report often: a row a group makes its session longer. Keys have
-/// numbers, as the intake gives them.
+/// Sessions that go on and on, as those of devices that report often: a row a group makes its session longer.
 fn sessions(criterion: &mut Criterion, scale: Scale) {
+    let rows = scale.window_rows;
     let mut group = criterion.benchmark_group("sessions");
-    group.throughput(Throughput::Elements(scale.rows as u64));
+    group.throughput(Throughput::Elements(rows as u64));
     for clock in ["stream", "group"] {
         for groups in scale.groups {
-            let stream = stream(scale.rows, *groups, 20);
+            let stream = numbered(rows, *groups, 20);
             // Of a million groups not all have a row; those that have one have one session.
             let devices = stream.iter().flat_map(|(rows, _)| rows["device_id"].as_string::<i32>().iter().flatten());
             let devices = devices.collect::<HashSet<_>>().len();
-            let mut keys = KeyNumbers::new(&stream[0].0.schema(), &["device_id".to_owned()]).expect("a column of text");
-            let number = |(rows, reached): (RecordBatch, Timestamp)| (keys.number(rows, reached), reached);
-            let stream: Vec<(Batch, Timestamp)> = stream.into_iter().map(number).collect();
             let text =
                 format!("type = \"window\"\nwindow = {{ session = \"30s\" }}\nclock = \"{clock}\"\n{AGGREGATES}");
             group.bench_with_input(BenchmarkId::new(clock, groups), &stream, |bench, stream| {
@@ -367,6 +408,7 @@ fn parquet(criterion: &mut Criterion, scale: Scale) {
     let batches = decoded(source, &payloads, plan.batch_rows);
     let sink = plan.sinks.iter().find(|sink| sink.kind == "parquet").expect("the pipeline has it");
     let mut group = criterion.benchmark_group("parquet");
+    let mut bytes = 0;
     group.throughput(Throughput::Elements(scale.rows as u64));
     group.bench_function("one file", |bench| {
         bench.iter(|| {
@@ -383,8 +425,10 @@ fn parquet(criterion: &mut Criterion, scale: Scale) {
             batches.iter().for_each(|batch| opened.write(batch).expect("the folder can be written"));
             let prepared = opened.prepare(Epoch(0), true).expect("the folder can be written");
             assert_eq!(prepared.files.iter().map(|file| file.rows).sum::<u64>(), scale.rows as u64);
+            bytes = prepared.files.iter().map(|file| file.bytes).sum::<u64>();
         });
     });
+    println!("parquet: {:.2} bytes a row", bytes as f64 / scale.rows as f64);
     group.finish();
 }
 
