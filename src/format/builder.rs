@@ -12,12 +12,15 @@ use arrow::datatypes::{
     UInt32Type, UInt64Type,
 };
 
-use crate::format::columns::ColumnType;
+use crate::format::columns::{Column, ColumnType};
 use crate::format::number::{self, Rest, Short};
 use crate::format::when::shorten;
 
+mod conversion;
 mod quick;
 
+pub use conversion::Conversion;
+use conversion::Converted;
 pub use quick::Quick;
 
 /// How many bytes of text a column of one batch can hold: Arrow's offsets are 32 bits.
@@ -44,12 +47,17 @@ enum Values {
     F64(Vec<f64>),
     I128(Vec<i128>),
     Bool(BooleanBufferBuilder),
-    Text { offsets: Vec<i32>, bytes: Vec<u8> },
+    Text {
+        offsets: Vec<i32>,
+        bytes: Vec<u8>,
+    },
+    /// In a builder of its own, which has the values that come out: the fast ways know nothing of it.
+    Converted(Box<Converted>),
 }
 
 /// The same for the vector of every primitive variant.
 macro_rules! each {
-    ($values:expr, $vec:ident => $do:expr, bool $bits:ident => $bool:expr, text $offsets:ident $bytes:ident => $text:expr) => {
+    ($values:expr, $vec:ident => $do:expr, bool $bits:ident => $bool:expr, text $offsets:ident $bytes:ident => $text:expr, converted $inner:ident => $converted:expr) => {
         match $values {
             Values::I8($vec) => $do,
             Values::I16($vec) => $do,
@@ -64,6 +72,7 @@ macro_rules! each {
             Values::I128($vec) => $do,
             Values::Bool($bits) => $bool,
             Values::Text { offsets: $offsets, bytes: $bytes } => $text,
+            Values::Converted($inner) => $converted,
         }
     };
 }
@@ -89,6 +98,19 @@ impl Builder {
         Self { kind, values, valid: None }
     }
 
+    /// Of a column.
+    pub fn of(column: &Column) -> Self {
+        let inner = Self::new(column.kind.clone());
+        match &column.conversion {
+            None => inner,
+            Some(conversion) => Self {
+                kind: column.kind.clone(),
+                values: Values::Converted(Box::new(Converted::new(inner, conversion.clone()))),
+                valid: None,
+            },
+        }
+    }
+
     /// Its type.
     pub fn kind(&self) -> &ColumnType {
         &self.kind
@@ -96,7 +118,10 @@ impl Builder {
 
     /// How many values.
     pub fn len(&self) -> usize {
-        each!(&self.values, vec => vec.len(), bool bits => bits.len(), text offsets _bytes => offsets.len() - 1)
+        each!(
+            &self.values, vec => vec.len(), bool bits => bits.len(), text offsets _bytes => offsets.len() - 1,
+            converted own => own.inner.len()
+        )
     }
 
     /// Whether there are none.
@@ -112,7 +137,7 @@ impl Builder {
         each!(&mut self.values, vec => vec.truncate(len), bool bits => bits.truncate(len), text offsets bytes => {
             offsets.truncate(len + 1);
             bytes.truncate(offsets[len] as usize);
-        });
+        }, converted own => own.inner.truncate(len));
         if let Some(valid) = &mut self.valid {
             valid.truncate(len);
         }
@@ -120,6 +145,9 @@ impl Builder {
 
     /// A value that is not there.
     pub fn push_null(&mut self) {
+        if let Values::Converted(converted) = &mut self.values {
+            return converted.inner.push_null();
+        }
         let len = self.len();
         let valid = self.valid.get_or_insert_with(|| {
             let mut valid = BooleanBufferBuilder::new(len + 1);
@@ -129,7 +157,7 @@ impl Builder {
         valid.append(false);
         each!(&mut self.values, vec => vec.push(Default::default()), bool bits => bits.append(false), text offsets bytes => {
             offsets.push(bytes.len() as i32);
-        });
+        }, converted _own => ());
     }
 
     fn there(&mut self) {
@@ -153,7 +181,7 @@ impl Builder {
                 bytes.extend_from_within(start..end);
                 offsets.push(bytes.len() as i32);
             }
-        });
+        }, converted own => return own.inner.repeat_last(count));
         if let Some(valid) = &mut self.valid {
             let value = valid.get_bit(last);
             valid.append_n(count, value);
@@ -161,12 +189,22 @@ impl Builder {
         Ok(())
     }
 
-    /// True or false; false where the column is of another type.
+    /// True or false; false where the column does not take it, and [`Self::push_truth`] says why.
     pub fn push_bool(&mut self, value: bool) -> bool {
-        let Values::Bool(bits) = &mut self.values else { return false };
+        let Values::Bool(bits) = &mut self.values else {
+            return matches!(self.values, Values::Converted(_)) && self.push_truth(value).is_ok();
+        };
         bits.append(value);
         self.there();
         true
+    }
+
+    /// True or false.
+    pub fn push_truth(&mut self, value: bool) -> Result<(), String> {
+        if let Values::Converted(converted) = &mut self.values {
+            return converted.push_bool(value);
+        }
+        if self.push_bool(value) { Ok(()) } else { Err(format!("expected {}, got true or false", self.kind)) }
     }
 
     /// Microseconds since 1970, into a timestamp column.
@@ -207,7 +245,7 @@ impl Builder {
             Values::U32(vec) => int!(vec),
             Values::U64(vec) => int!(vec),
             Values::I128(vec) => add!(vec, decimal(&self.kind, number)),
-            Values::Bool(_) | Values::Text { .. } => return false,
+            Values::Bool(_) | Values::Text { .. } | Values::Converted(_) => return false,
         }
         self.there();
         true
@@ -215,6 +253,9 @@ impl Builder {
 
     /// A number as text of the grammar of JSON.
     pub fn push_number(&mut self, text: &[u8]) -> Result<(), String> {
+        if let Values::Converted(converted) = &mut self.values {
+            return converted.push_number(text);
+        }
         let shown = || shorten(&String::from_utf8_lossy(text));
         let wrong = |kind: &ColumnType| format!("{} does not fit {kind}", shown());
         macro_rules! int {
@@ -255,7 +296,9 @@ impl Builder {
                 let exact = value.filter(|(whole, _, rest)| *rest == Rest::None && fits(*whole));
                 vec.push(exact.ok_or_else(|| wrong(&self.kind))?.0);
             }
-            Values::Bool(_) | Values::Text { .. } => return Err(format!("expected {}, got a number", self.kind)),
+            Values::Bool(_) | Values::Text { .. } | Values::Converted(_) => {
+                return Err(format!("expected {}, got a number", self.kind));
+            }
         }
         self.there();
         Ok(())
@@ -275,6 +318,9 @@ impl Builder {
             self.there();
             return Ok(());
         }
+        if let Values::Converted(converted) = &mut self.values {
+            return converted.push_string(text);
+        }
         let ColumnType::Timestamp(when) = &self.kind else {
             return Err(format!("expected {}, got a string", self.kind));
         };
@@ -286,6 +332,9 @@ impl Builder {
 
     /// Text that stands for a value of whatever type: a capture, a property, a bare payload.
     pub fn push_text(&mut self, text: &[u8]) -> Result<(), String> {
+        if let Values::Converted(converted) = &mut self.values {
+            return converted.push_text(text);
+        }
         if matches!(self.kind, ColumnType::Utf8 | ColumnType::Binary) {
             return self.push_string(text);
         }
@@ -331,6 +380,7 @@ impl Builder {
                 let array = Decimal128Array::new(fresh(vec).into(), nulls).with_data_type(self.kind.data_type());
                 Arc::new(array)
             }
+            Values::Converted(converted) => converted.inner.finish(),
             Values::Bool(bits) => {
                 let room = BooleanBufferBuilder::new(bits.len());
                 let mut bits = std::mem::replace(bits, room);

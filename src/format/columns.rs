@@ -8,6 +8,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use crate::component::{Fault, Name, Node, Settings, Value};
 use crate::flow::schema::timestamp_type;
 use crate::flow::topic::Topics;
+use crate::format::builder::Conversion;
 use crate::format::path::Path;
 use crate::format::when::When;
 
@@ -34,6 +35,8 @@ pub struct Column {
     pub from: From,
     /// A payload without it has no rows.
     pub required: bool,
+    /// What becomes of its values on their way.
+    pub conversion: Option<Conversion>,
 }
 
 /// The types that a column can be declared with.
@@ -157,7 +160,8 @@ pub fn read(
         && !columns.iter().any(|column| matches!(column.from, From::Payload(_)))
         && !columns.iter().any(|column| column.name.text == name)
     {
-        columns.push(Column { name: made(name), kind, from: From::Payload(Path::field(name)), required: true });
+        let from = From::Payload(Path::field(name));
+        columns.push(Column { name: made(name), kind, from, required: true, conversion: None });
     }
     for (index, capture) in topics.captures().iter().enumerate() {
         match columns.iter().find(|column| column.name.text == *capture) {
@@ -166,6 +170,7 @@ pub fn read(
                 kind: ColumnType::Utf8,
                 from: From::Capture(index),
                 required: false,
+                conversion: None,
             }),
             Some(column) if matches!(column.from, From::Capture(_)) => (),
             Some(column) => faults.push(
@@ -213,7 +218,8 @@ fn arrival(columns: &mut Vec<Column>, name: Name, faults: &mut Vec<Fault>) -> us
                 .help("rename it, or set `time.column`"),
         );
     }
-    columns.push(Column { name, kind: ColumnType::Timestamp(When::Rfc3339), from: From::Arrival, required: true });
+    let kind = ColumnType::Timestamp(When::Rfc3339);
+    columns.push(Column { name, kind, from: From::Arrival, required: true, conversion: None });
     columns.len() - 1
 }
 
@@ -242,20 +248,28 @@ fn column(
     let mut setting = |key| table.as_mut().and_then(|table| table.optional::<Name>(key));
     let (path, from, unit, zone) = (setting("path"), setting("from"), setting("unit"), setting("zone"));
     let required = table.as_mut().and_then(|table| table.optional::<bool>("required")).unwrap_or(is_time);
-    if let Some(table) = &mut table {
+    let kind = kind.and_then(|kind| column_type(&kind, unit.as_ref(), zone.as_ref(), faults));
+    let conversion = match (&mut table, &kind) {
+        (Some(table), Some(kind)) => Conversion::read(table, &name, kind, required),
+        _ => None,
+    };
+    if let Some(table) = table.as_mut().filter(|_| kind.is_some()) {
         table.finish();
     }
-    let kind = kind.and_then(|kind| column_type(&kind, unit.as_ref(), zone.as_ref(), faults));
     let origin = origin(&name, from.as_ref(), path.as_ref(), topics, faults);
     if let (Some(kind), Some(origin)) = (&kind, &origin)
         && let Some(expected) = misfit(kind, origin)
     {
         faults.push(name.fault(format!("column `{}`: expected type {expected}, got {kind}", name.text)));
     }
+    if let (Some(From::Qos | From::Retained | From::Arrival), Some(_)) = (&origin, &conversion) {
+        let what = format!("column `{}`: no device writes its values, so there is nothing to convert", name.text);
+        faults.push(name.fault(what));
+    }
     if before != (settings.faults_len(), faults.len()) {
         return None;
     }
-    Some(Column { name, kind: kind?, from: origin?, required })
+    Some(Column { name, kind: kind?, from: origin?, required, conversion })
 }
 
 /// The type that an origin needs, where `kind` is another.

@@ -272,6 +272,67 @@ pub fn scaled(text: &[u8], scale: i32) -> Option<(i128, bool, Rest)> {
     Some((if negative { -whole } else { whole }, negative, rest))
 }
 
+/// A number as it is written: `digits × 10^exponent`, with no more noughts at its end than nought has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exact {
+    digits: i128,
+    exponent: i64,
+}
+
+impl Exact {
+    /// 0.
+    pub const ZERO: Self = Self { digits: 0, exponent: 0 };
+    /// 1.
+    pub const ONE: Self = Self { digits: 1, exponent: 0 };
+
+    /// A number that [`scan`] accepts. `None` where it has more digits than 128 bits.
+    pub fn read(text: &[u8]) -> Option<Self> {
+        let Parts { negative, digits, exponent, overflow } = parts(text);
+        let digits = i128::try_from(digits).ok().filter(|_| !overflow)?;
+        Some(Self::of(if negative { -digits } else { digits }, exponent))
+    }
+
+    fn of(mut digits: i128, mut exponent: i64) -> Self {
+        if digits == 0 {
+            return Self::ZERO;
+        }
+        while digits % 10 == 0 {
+            (digits, exponent) = (digits / 10, exponent + 1);
+        }
+        Self { digits, exponent }
+    }
+
+    /// The product. `None` where it has too many digits.
+    pub fn times(self, other: Self) -> Option<Self> {
+        Some(Self::of(self.digits.checked_mul(other.digits)?, self.exponent + other.exponent))
+    }
+
+    /// The sum. `None` where it has too many digits.
+    pub fn plus(self, other: Self) -> Option<Self> {
+        if self.digits == 0 || other.digits == 0 {
+            return Some(if self.digits == 0 { other } else { self });
+        }
+        let exponent = self.exponent.min(other.exponent);
+        let aligned = |number: Self| {
+            let shift = u32::try_from(number.exponent - exponent).ok()?;
+            number.digits.checked_mul(10i128.checked_pow(shift)?)
+        };
+        Some(Self::of(aligned(self)?.checked_add(aligned(other)?)?, exponent))
+    }
+
+    /// Writes it: a whole number without point and exponent, as far as that is not absurdly long.
+    pub fn write(self, text: &mut String) {
+        use std::fmt::Write;
+        let Self { digits, exponent } = self;
+        let whole = u32::try_from(exponent).ok().and_then(|shift| digits.checked_mul(10i128.checked_pow(shift)?));
+        let written = match whole {
+            Some(whole) => write!(text, "{whole}"),
+            None => write!(text, "{digits}e{exponent}"),
+        };
+        debug_assert!(written.is_ok(), "a string takes all text");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -344,6 +405,30 @@ mod tests {
         assert_eq!(Short::read(b"9223372036854775807", 0).unwrap().0.scaled(0), Some(i64::MAX));
         assert_eq!(Short::read(b"9223372036854775808", 0).unwrap().0.scaled(0), None);
         assert_eq!(Short::read(b"1.25", 0).unwrap().0.scaled(1), None);
+    }
+
+    #[test]
+    fn what_is_computed_is_exact() {
+        let line = |value: &str, scale: &str, offset: &str| {
+            let read = |text: &str| Exact::read(text.as_bytes());
+            let mut text = String::new();
+            read(value)?.times(read(scale)?)?.plus(read(offset)?)?.write(&mut text);
+            Some(text)
+        };
+        for (value, scale, offset, expected) in [
+            ("205", "0.1", "0", "205e-1"),
+            ("200", "0.1", "0", "20"),
+            ("3", "0.1", "0.1", "4e-1"),
+            ("-0", "5", "0", "0"),
+            ("1e3", "2", "-0.5", "19995e-1"),
+            ("65535", "0.00390625", "-40", "21599609375e-8"),
+            ("1e400", "10", "0", "1e401"),
+        ] {
+            assert_eq!(line(value, scale, offset).as_deref(), Some(expected), "{value} * {scale} + {offset}");
+        }
+        assert_eq!(line("1e40", "1", "0.1"), None, "41 digits");
+        assert_eq!(line(&"9".repeat(38), "11", "0"), None);
+        assert_eq!(line(&"9".repeat(60), "1", "0"), None);
     }
 
     #[test]

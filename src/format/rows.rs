@@ -31,7 +31,7 @@ impl Rows {
         Self {
             schema: columns.schema(),
             around: columns.columns.iter().enumerate().filter_map(around).collect(),
-            builders: columns.columns.iter().map(|column| Builder::new(column.kind.clone())).collect(),
+            builders: columns.columns.iter().map(Builder::of).collect(),
             columns: columns.clone(),
             len: 0,
             topic: Vec::new(),

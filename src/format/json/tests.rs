@@ -212,3 +212,88 @@ proptest! {
         prop_assert_eq!(all.flush(), good.flush());
     }
 }
+
+#[test]
+fn values_are_converted_as_the_column_says() {
+    let on = "a = { type = 'boolean', values = { ON = true, OFF = false, '1' = true } }";
+    let mode = "a = { type = 'utf8', values = { '0' = 'off', '1' = 'heat' } }";
+    let level = "a = { type = 'int8', values = { low = 1, high = 3 }, nulls = ['unknown', -1] }";
+    let scaled = "a = { type = 'float64', scale = 0.1, offset = -40 }";
+    let whole = "a = { type = 'int32', scale = 0.1, text = true }";
+    let cases = [
+        (on, r#""ON""#, "true"),
+        (on, r#""OFF""#, "false"),
+        (on, "1.0", "true"),
+        (mode, "1", "heat"),
+        (mode, r#""0""#, "off"),
+        (level, r#""high""#, "3"),
+        (level, r#""unknown""#, ""),
+        (level, "-1.0", ""),
+        (level, "null", ""),
+        // 0.1 * 605 is 60.5 and 0.1 * 3 is 0.3: as doubles 60.50000000000001 and 0.30000000000000004 before the offset.
+        (scaled, "605", "20.5"),
+        (scaled, "403", "0.3"),
+        (scaled, "-1e1", "-41.0"),
+        ("a = { type = 'decimal(6,3)', scale = 0.001 }", "-12345", "-12.345"),
+        (whole, r#"" 210 ""#, "21"),
+        (whole, "-50", "-5"),
+        ("a = { type = 'float64', text = true }", r#""21.5""#, "21.5"),
+        ("a = { type = 'float64', text = true }", "21.5", "21.5"),
+        ("a = { type = 'boolean', text = true }", r#""off""#, "false"),
+        ("a = { type = 'utf8', text = true }", "4711", "4711"),
+        ("a = { type = 'utf8', text = true }", "true", "true"),
+        ("a = { type = 'timestamp', unit = 'ms', text = true }", r#""1500""#, "1970-01-01T00:00:01.500Z"),
+        ("a = { type = 'float64', nulls = [-127, ''] }", "-127", ""),
+        ("a = { type = 'float64', nulls = [-127, ''] }", r#""""#, ""),
+        ("a = { type = 'float64', nulls = [-127, ''] }", "-127.5", "-127.5"),
+    ];
+    for (columns, value, expected) in cases {
+        let read = rows(columns, "", &format!(r#"{{"a":{value}}}"#)).map_err(|why| why.to_string());
+        assert_eq!(read.as_deref(), Ok(expected), "{columns} {value}");
+    }
+}
+
+#[test]
+fn what_cannot_be_converted_is_malformed_and_says_why() {
+    let cases = [
+        ("{ type = 'boolean', values = { ON = true } }", r#""on""#, r#"expected one of ON, got "on""#),
+        ("{ type = 'boolean', values = { ON = true } }", "true", "expected one of ON, got true"),
+        ("{ type = 'int8', scale = 0.1 }", "205", "expected a whole number (int8) written without point or exponent"),
+        ("{ type = 'uint8', scale = 10 }", "26", "260 does not fit uint8"),
+        ("{ type = 'float64', scale = 10 }", r#""26""#, "expected float64, got a string"),
+        ("{ type = 'float64', offset = 0.1 }", "1e40", "1e40 cannot be scaled exactly"),
+        ("{ type = 'float64', text = true }", r#""warm""#, r#"expected float64, got "warm""#),
+        (
+            "{ type = 'float64', required = true, nulls = [-127] }",
+            "-127",
+            "-127 stands for no value, and the column is required",
+        ),
+    ];
+    for (column, value, expected) in cases {
+        let why = rows(&format!("a = {column}"), "", &format!(r#"{{"a":{value}}}"#)).unwrap_err();
+        assert!(why.why.starts_with(expected), "{column} {value}: {why}");
+        assert_eq!(why.at, Some(5), "{column} {value}");
+    }
+}
+
+#[test]
+fn wrong_conversions_are_faults_of_the_pipeline_file() {
+    let cases = [
+        ("{ type = 'utf8', scale = 2 }", "column `a`: `scale` goes with a type of numbers, not with utf8"),
+        ("{ type = 'int8', values = { big = 300 } }", "column `a`: `values`: 300 does not fit int8"),
+        ("{ type = 'int8', values = {} }", "`values`: expected at least one value, like `{ ON = true, OFF = false }`"),
+        ("{ type = 'int8', nulls = 'x' }", "`nulls`: expected an array of texts and numbers, got a string"),
+        ("{ type = 'int8', scale = 'x' }", "`scale`: expected a number, got a string"),
+        (
+            "{ type = 'uint8', from = 'qos', nulls = [3] }",
+            "column `a`: no device writes its values, so there is nothing to convert",
+        ),
+    ];
+    for (column, expected) in cases {
+        let (table, noted) = Settings::of(&format!("a = {column}"));
+        let other = columns::read(Some(table), &Topics::default(), None, None).err().unwrap_or_default();
+        let noted = RefCell::borrow(&noted);
+        let faults: Vec<&str> = noted.iter().chain(&other).map(|fault| fault.what.as_str()).collect();
+        assert_eq!(faults, [expected], "{column}");
+    }
+}

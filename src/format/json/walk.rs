@@ -352,9 +352,7 @@ impl Walk<'_> {
             }
             Some(word @ (b't' | b'f')) => {
                 self.word(if word == b't' { "true" } else { "false" })?;
-                let builder = self.rows.builder(column);
-                let fits = builder.push_bool(word == b't');
-                if fits { Ok(()) } else { bad(start, format!("expected {}, got true or false", builder.kind())) }
+                self.rows.builder(column).push_truth(word == b't').map_err(wrong)
             }
             Some(b'n') => {
                 self.word("null")?;
