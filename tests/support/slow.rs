@@ -11,8 +11,8 @@ use streamgauge::disk::{Disk, DiskFile, SharedDisk};
 #[derive(Debug)]
 pub struct SlowSyncs {
     pub disk: SharedDisk,
-    /// How long a sync waits for a write, which need not come.
-    pub patience: Duration,
+    /// How many syncs of files that were opened wait for a write that is sure to come, on a machine of any speed.
+    pub sure: Arc<AtomicU64>,
     /// How many met one.
     pub met: Arc<AtomicU64>,
 }
@@ -20,17 +20,19 @@ pub struct SlowSyncs {
 #[derive(Debug)]
 struct SlowFile {
     file: Box<dyn DiskFile>,
+    sure: Arc<AtomicU64>,
     /// How many writes there were.
     writes: Mutex<u64>,
     written: Condvar,
-    patience: Duration,
     met: Arc<AtomicU64>,
 }
 
+/// How long a sync waits for a write that need not come, and after how long one that is sure to has failed to.
+const PATIENCE: (Duration, Duration) = (Duration::from_millis(15), Duration::from_secs(60));
+
 impl SlowSyncs {
-    fn slow(&self, file: Box<dyn DiskFile>) -> Box<dyn DiskFile> {
-        let (patience, met) = (self.patience, self.met.clone());
-        Box::new(SlowFile { file, writes: Mutex::default(), written: Condvar::new(), patience, met })
+    fn slow(&self, file: Box<dyn DiskFile>, sure: Arc<AtomicU64>) -> Box<dyn DiskFile> {
+        Box::new(SlowFile { file, sure, writes: Mutex::default(), written: Condvar::new(), met: self.met.clone() })
     }
 }
 
@@ -48,11 +50,11 @@ impl Disk for SlowSyncs {
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(self.slow(self.disk.create(path)?))
+        Ok(self.slow(self.disk.create(path)?, Arc::default()))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(self.slow(self.disk.open(path)?))
+        Ok(self.slow(self.disk.open(path)?, self.sure.clone()))
     }
 
     fn file_len(&self, path: &Path) -> io::Result<u64> {
@@ -95,8 +97,9 @@ impl DiskFile for SlowFile {
     fn sync(&self) -> io::Result<()> {
         let writes = self.writes.lock().unwrap();
         let before = *writes;
-        let (writes, waited) =
-            self.written.wait_timeout_while(writes, self.patience, |writes| *writes == before).unwrap();
+        let is_sure = self.sure.fetch_update(Relaxed, Relaxed, |sure| sure.checked_sub(1)).is_ok();
+        let patience = if is_sure { PATIENCE.1 } else { PATIENCE.0 };
+        let (writes, waited) = self.written.wait_timeout_while(writes, patience, |writes| *writes == before).unwrap();
         drop(writes);
         self.met.fetch_add(u64::from(!waited.timed_out()), Relaxed);
         self.file.sync()
