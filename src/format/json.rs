@@ -21,12 +21,33 @@
 //!
 //! `{"time": 1767600000000, "readings": [{"temp": 20.5, "env": {"rel.hum": 44}}, {"temp": 21, "env": {"rel.hum": 45}}]}`
 //! is two rows. A payload with anything wrong has none, and goes to `NAME.dead_letter` as a whole.
+//!
+//! A map of names to values is a row for each of its members (an unpivot):
+//!
+//! ```toml
+//! [sources.meters.decode]
+//! format = "json"
+//! rows = "$.values.*"              # {"id": "m1", "values": {"temp": 20.5, "hum": 44}}
+//!
+//! [sources.meters.columns]
+//! meter = { type = "utf8", path = "$$.id" }
+//! metric = { type = "utf8", path = "$key" }                       # temp, hum
+//! value = { type = "float64", path = "$" }                        # 20.5, 44
+//! ```
+//!
+//! And arrays side by side, all of one length, are a row for each of their items:
+//!
+//! ```toml
+//! [sources.loggers.columns]
+//! ts = { type = "timestamp", unit = "s", path = "$.time[*]" }     # {"id": "l1", "time": [1, 2], "temp": [20.5, null]}
+//! temp = { type = "float64", path = "$.temp[*]" }
+//! logger = { type = "utf8", path = "$.id" }                       # the same in all rows
+//! ```
 
 mod block;
 mod common;
 mod glance;
 mod template;
-mod trie;
 mod walk;
 
 use arrow::array::RecordBatch;
@@ -34,14 +55,14 @@ use arrow::array::RecordBatch;
 use block::Block;
 use glance::Text;
 use template::Templates;
-use trie::{Trie, payload_columns};
 use walk::Walk;
 
 use crate::component::{ByteSize, Fault, Kind, Name, Settings};
 use crate::flow::payload::{Payload, Payloads};
 use crate::format::columns::{ColumnType, Columns, From};
-use crate::format::path::Path;
+use crate::format::path::RowsPath;
 use crate::format::rows::Rows;
+use crate::format::trie::{Shape, Trie};
 use crate::format::{Decoder, DecoderSpec, Malformed};
 
 /// `format = "json"`.
@@ -70,7 +91,7 @@ struct Limits {
 
 #[derive(Debug)]
 struct Json {
-    rows: Option<Path>,
+    rows: Option<RowsPath>,
     limits: Limits,
 }
 
@@ -82,7 +103,7 @@ impl Json {
     fn read(settings: &mut Settings) -> Option<Self> {
         let rows = settings
             .optional::<Name>("rows")
-            .and_then(|text| Path::parse_rows(&text.text).map_err(|why| settings.fault(text.fault(why))).ok());
+            .and_then(|text| RowsPath::parse(&text.text).map_err(|why| settings.fault(text.fault(why))).ok());
         let bytes = usize::try_from(settings.or("max_bytes", MAX_BYTES).0).unwrap_or(usize::MAX);
         let depth = settings.or("max_depth", MAX_DEPTH);
         if depth > DEPTH_LIMIT {
@@ -98,18 +119,11 @@ impl Json {
     }
 
     fn decoder(&self, columns: &Columns) -> JsonDecoder {
-        let (trie, per_row) = Trie::new(self.rows.as_ref(), columns);
-        let shared = match self.rows {
-            None => Vec::new(),
-            Some(_) => payload_columns(columns).filter(|column| !per_row.contains(column)).collect(),
-        };
+        let trie = Trie::new(self.rows.as_ref(), columns);
         JsonDecoder {
             limits: self.limits,
             stamps: vec![0; trie.nodes.len()],
-            explode: self.rows.is_some(),
             trie,
-            per_row,
-            shared,
             places: vec![None; columns.columns.len()],
             stamp: 0,
             scratch: Vec::new(),
@@ -130,17 +144,7 @@ impl DecoderSpec for Json {
                 faults.push(column.name.fault(what));
             }
         }
-        let (trie, _) = Trie::new(self.rows.as_ref(), columns);
-        for node in &trie.nodes {
-            let inner = !node.fields.is_empty() || !node.items.is_empty();
-            if let (Some(column), true) = (node.columns.first(), inner || node.rows) {
-                let name = &columns.columns[*column].name;
-                faults.push(name.fault(format!("column `{}`: another path leads through its value", name.text)));
-            } else if node.rows && inner {
-                let at = columns.columns.first().map_or(0..0, |column| column.name.at.clone());
-                faults.push(Fault::new(at, "a path of `$$` leads into the array of `rows`"));
-            }
-        }
+        faults.extend(Trie::new(self.rows.as_ref(), columns).faults(columns));
         faults
     }
 
@@ -152,11 +156,6 @@ impl DecoderSpec for Json {
 struct JsonDecoder {
     limits: Limits,
     trie: Trie,
-    explode: bool,
-    /// Columns with a value in every row.
-    per_row: Vec<usize>,
-    /// Columns with one value for all rows of a payload.
-    shared: Vec<usize>,
     /// Where in the body the value of a shared column begins.
     places: Vec<Option<usize>>,
     /// The object in which a node was seen last: a second time is a duplicate key.
@@ -171,12 +170,10 @@ struct JsonDecoder {
 
 impl Decoder for JsonDecoder {
     fn push(&mut self, payload: &Payload<'_>) -> Result<usize, Malformed> {
-        let Self {
-            limits, trie, explode, per_row, shared, places, stamps, stamp, scratch, templates, text, rows, ..
-        } = self;
+        let Self { limits, trie, places, stamps, stamp, scratch, templates, text, rows, .. } = self;
         rows.payload(payload, |rows| {
             let first = rows.len();
-            let explode = *explode;
+            let explode = trie.shape != Shape::One;
             if explode {
                 places.fill(None);
             }
@@ -187,7 +184,6 @@ impl Decoder for JsonDecoder {
                 depth: 0,
                 limits,
                 trie,
-                per_row,
                 places,
                 stamps,
                 stamp,
@@ -202,7 +198,7 @@ impl Decoder for JsonDecoder {
                 text,
                 noting: false,
             };
-            walk.rows(shared)
+            walk.rows()
         })
     }
 

@@ -13,6 +13,7 @@ pub mod path;
 pub mod rows;
 pub mod scalar;
 pub mod swar;
+pub mod trie;
 pub mod when;
 
 use columns::{ColumnType, Columns};

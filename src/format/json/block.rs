@@ -18,6 +18,7 @@ use crate::flow::payload::Payloads;
 use crate::format::builder::{Builder, Quick};
 use crate::format::number::Short;
 use crate::format::swar::{self, Word};
+use crate::format::trie::Shape;
 use crate::format::when::Unit;
 
 /// The most documents of a block.
@@ -71,7 +72,7 @@ impl JsonDecoder {
         if self.templates.off {
             return 0;
         }
-        if self.explode {
+        if self.trie.shape != Shape::One {
             return 0;
         }
         let wanted = self.block.wanted(payloads.len() - from);

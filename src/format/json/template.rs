@@ -19,10 +19,10 @@
 //! most frequent first. A document of another shape is followed until it differs, and only this one literal is compared
 //! again. Where no column wants a value, it is a slot whatever it is: an array of varying length is no other shape.
 
-use super::trie::Trie;
 use super::walk::Walk;
 use crate::format::number::Short;
 use crate::format::swar;
+use crate::format::trie::Trie;
 
 /// The most slots of all shapes of a decoder.
 const STEPS_MAX: usize = 4096;
@@ -170,15 +170,14 @@ impl Templates {
         self.misses > self.shapes >> PATIENCE_SHIFT
     }
 
-    /// Learns the shape of a document that was accepted, by its slots in [`Self::slots`]. `columns` are those that a
-    /// document has values for.
-    pub(super) fn learn(&mut self, document: &[u8], columns: &[usize], trie: &Trie) {
+    /// Learns the shape of a document that was accepted, by its slots in [`Self::slots`].
+    pub(super) fn learn(&mut self, document: &[u8], trie: &Trie) {
         self.misses = 0;
         let slots = std::mem::take(&mut self.slots);
         let room = self.steps.len() + slots.len() < STEPS_MAX
             && self.literals.len() + document.len() <= LITERALS_MAX
-            && self.absent.len() + columns.len() <= ABSENT_MAX;
-        if room && self.insert(document, &slots, columns, trie).is_some() {
+            && self.absent.len() + trie.per_row.len() <= ABSENT_MAX;
+        if room && self.insert(document, &slots, trie).is_some() {
             self.shapes += 1;
         } else {
             self.refused += 1;
@@ -193,7 +192,7 @@ impl Templates {
     }
 
     /// Adds the steps of a shape that are not there. `None` where there are too many ways at a place of it.
-    fn insert(&mut self, document: &[u8], slots: &[Slot], columns: &[usize], trie: &Trie) -> Option<()> {
+    fn insert(&mut self, document: &[u8], slots: &[Slot], trie: &Trie) -> Option<()> {
         let wanted = |column: usize| {
             slots.iter().any(|slot| match slot.want {
                 Want::Column(only) => only as usize == column,
@@ -202,7 +201,8 @@ impl Templates {
             })
         };
         let first_absent = self.absent.len();
-        self.absent.extend(columns.iter().copied().filter(|column| !wanted(*column)).map(|column| column as u32));
+        let absent = trie.per_row.iter().copied().filter(|column| !wanted(*column));
+        self.absent.extend(absent.map(|column| column as u32));
         let absent = Want::End(first_absent as u32, self.absent.len() as u32);
         let end = Slot { start: document.len(), end: document.len(), want: absent };
         let mut from = 0;

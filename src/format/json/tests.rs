@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 mod differential;
 mod payloads;
+mod shapes;
 
 use super::*;
 use crate::flow::payload::Delivery;

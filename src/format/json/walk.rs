@@ -2,14 +2,15 @@
 //!
 //! Documents of a known shape need only part of it: see [`super::template`].
 
+mod rows;
 mod tokens;
 
 use super::Limits;
 use super::glance::Text;
 use super::template::{Slot, Templates, Want};
-use super::trie::{DOCUMENT, ROW, Trie};
 use crate::format::Malformed;
 use crate::format::rows::Rows;
+use crate::format::trie::{DOCUMENT, Trie};
 
 /// The way through one document.
 pub(super) struct Walk<'w> {
@@ -18,7 +19,6 @@ pub(super) struct Walk<'w> {
     pub(super) depth: usize,
     pub(super) limits: &'w Limits,
     pub(super) trie: &'w Trie,
-    pub(super) per_row: &'w [usize],
     pub(super) places: &'w mut [Option<usize>],
     pub(super) stamps: &'w mut [u64],
     pub(super) stamp: &'w mut u64,
@@ -27,8 +27,10 @@ pub(super) struct Walk<'w> {
     /// The first row of this payload in the batch.
     pub(super) first: usize,
     pub(super) count: usize,
+    /// Rows are within the document.
     pub(super) explode: bool,
     pub(super) in_row: bool,
+    /// They were seen.
     pub(super) exploded: bool,
     pub(super) templates: &'w mut Templates,
     pub(super) text: &'w mut Text,
@@ -42,14 +44,14 @@ fn bad<T>(at: usize, why: impl Into<String>) -> Result<T, Malformed> {
 
 impl Walk<'_> {
     /// All rows of the body.
-    pub(super) fn rows(&mut self, shared: &[usize]) -> Result<usize, Malformed> {
+    pub(super) fn rows(&mut self) -> Result<usize, Malformed> {
         if self.body.len() > self.limits.bytes {
             let (len, max) = (self.body.len(), self.limits.bytes);
             return Err(Malformed { at: None, why: format!("payload of {len} bytes is over max_bytes = {max}") });
         }
         if self.explode {
             self.document()?;
-            self.share(shared)?;
+            self.share()?;
             return Ok(self.count);
         }
         if self.glanced() {
@@ -66,7 +68,7 @@ impl Walk<'_> {
     /// Takes back what was added of the row at hand.
     fn take_back(&mut self) {
         let row = self.first + self.count;
-        self.per_row.iter().for_each(|column| self.rows.builder(*column).truncate(row));
+        self.trie.per_row.iter().for_each(|column| self.rows.builder(*column).truncate(row));
     }
 
     /// Reads what no template could, a document or a row of one, and learns its shape if that is due.
@@ -81,7 +83,7 @@ impl Walk<'_> {
             self.noting = false;
             let from = |slot: &mut Slot| (slot.start, slot.end) = (slot.start - start, slot.end - start);
             self.templates.slots.iter_mut().for_each(from);
-            self.templates.learn(&self.body[start..self.at], self.per_row, self.trie);
+            self.templates.learn(&self.body[start..self.at], self.trie);
         }
         Ok(())
     }
@@ -101,30 +103,13 @@ impl Walk<'_> {
         if !self.explode {
             self.end_row()?;
         } else if !self.exploded {
-            return bad(0, "the array of `rows` is missing");
-        }
-        Ok(())
-    }
-
-    /// Gives every row the values of the whole document.
-    pub(super) fn share(&mut self, shared: &[usize]) -> Result<(), Malformed> {
-        let count = self.count;
-        for column in shared.iter().copied().filter(|_| count > 0) {
-            match self.places[column] {
-                Some(at) => {
-                    self.at = at;
-                    self.scalar(column)?;
-                }
-                None => self.rows.null(column).map_err(|why| Malformed { at: None, why })?,
-            }
-            let more = self.rows.builder(column).repeat_last(count - 1);
-            more.map_err(|why| Malformed { at: None, why })?;
+            return bad(0, self.no_rows());
         }
         Ok(())
     }
 
     fn end_row(&mut self) -> Result<(), Malformed> {
-        for column in self.per_row {
+        for column in &self.trie.per_row {
             let filled = self.rows.fill(*column, self.first + self.count);
             filled.map_err(|why| Malformed { at: None, why })?;
         }
@@ -171,7 +156,7 @@ impl Walk<'_> {
         let Some(node) = node else { return Some(Want::Skip(self.depth as u32)) };
         let here = &self.trie.nodes[node];
         match here.columns[..] {
-            [] => (here.fields.is_empty() && here.items.is_empty()).then_some(Want::Skip(self.depth as u32)),
+            [] => (!here.is_way()).then_some(Want::Skip(self.depth as u32)),
             [column] => Some(Want::Column(column as u32)),
             [..] => Some(Want::Node(node as u32)),
         }
@@ -181,8 +166,11 @@ impl Walk<'_> {
         let first = self.peek();
         let here = node.map(|node| &self.trie.nodes[node]);
         if let Some(here) = here {
-            if here.rows {
-                return self.items();
+            if let Some(of) = here.rows {
+                return self.rows_of(of);
+            }
+            if !here.each.is_empty() {
+                return self.each(&here.each);
             }
             if !here.columns.is_empty() {
                 return self.leaf(node);
@@ -244,8 +232,7 @@ impl Walk<'_> {
                 }
                 let (start, end, escaped) = self.string()?;
                 let key = if escaped { &self.scratch[..] } else { &self.body[start..end] };
-                let fields = node.map_or(&[][..], |node| &self.trie.nodes[node].fields);
-                let next = fields.iter().find(|(name, _)| name.as_bytes() == key).map(|(_, next)| *next);
+                let next = node.and_then(|node| self.trie.nodes[node].field(key));
                 if let Some(next) = next {
                     if self.stamps[next] == stamp {
                         return bad(place, "the key of a declared column stands there twice");
@@ -268,8 +255,7 @@ impl Walk<'_> {
         self.enter()?;
         if self.peek() != Some(b']') {
             for index in 0.. {
-                let items = node.map_or(&[][..], |node| &self.trie.nodes[node].items);
-                let next = items.iter().find(|(at, _)| *at == index).map(|(_, next)| *next);
+                let next = node.and_then(|node| self.trie.nodes[node].item(index));
                 self.value(next)?;
                 if self.peek() != Some(b',') {
                     break;
@@ -277,37 +263,6 @@ impl Walk<'_> {
                 self.at += 1;
             }
         }
-        self.depth -= 1;
-        self.expect(b']', "`,` or `]`")
-    }
-
-    /// The array of `rows`: a row an item.
-    fn items(&mut self) -> Result<(), Malformed> {
-        let first = self.peek();
-        if first != Some(b'[') {
-            return bad(self.at, format!("expected the array of `rows`, got {}", self.named(first)));
-        }
-        self.exploded = true;
-        self.enter()?;
-        self.in_row = true;
-        if self.peek() != Some(b']') {
-            loop {
-                if self.count == self.limits.rows {
-                    return bad(self.at, format!("more than max_rows = {} rows", self.limits.rows));
-                }
-                self.space();
-                let start = self.at;
-                if !self.predicted(false) {
-                    self.unpredicted(|walk| walk.value(Some(ROW)))?;
-                }
-                self.end_row().map_err(|wrong| Malformed { at: wrong.at.or(Some(start)), ..wrong })?;
-                if self.peek() != Some(b',') {
-                    break;
-                }
-                self.at += 1;
-            }
-        }
-        self.in_row = false;
         self.depth -= 1;
         self.expect(b']', "`,` or `]`")
     }

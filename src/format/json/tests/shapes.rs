@@ -1,0 +1,85 @@
+//! Documents that are many rows, or none that the columns fit.
+
+use super::*;
+
+#[test]
+fn members_of_a_map_are_rows() {
+    let columns = "d = { type = 'utf8', path = '$$.d' }\nk = { type = 'utf8', path = '$key' }\nv = { type = 'float64', path = '$' }";
+    let rows = |body| rows(columns, "rows = '$.m.*'\nmax_rows = 3", body).map_err(|why| (why.at, why.why));
+    assert_eq!(rows(r#"{"d":"x","m":{"a":1,"b" : 2.5,"c":null}}"#).as_deref(), Ok("x,a,1.0;x,b,2.5;x,c,"));
+    assert_eq!(rows(r#"{"m":{"\u0061\"":1},"d":"x"}"#).as_deref(), Ok("x,a\",1.0"));
+    assert_eq!(rows(r#"{"m":{ },"d":"x"}"#).as_deref(), Ok(""));
+    let wrong = [
+        (r#"{"m":[1]}"#, Some(5), "expected the map of `rows`, got an array"),
+        (r#"{"d":"x"}"#, Some(0), "the map of `rows` is missing"),
+        (r#"{"m":{"a":1,"b":"x"}}"#, Some(16), "expected float64, got a string"),
+        (r#"{"m":{"a":1,b:1}}"#, Some(12), "expected a key in quotes"),
+        (r#"{"m":{"a" 1}}"#, Some(10), "expected `:`"),
+        (r#"{"m":{"a":1,"b":2,"c":3,"d":4}}"#, Some(24), "more than max_rows = 3 rows"),
+    ];
+    for (body, at, why) in wrong {
+        assert_eq!(rows(body), Err((at, why.to_owned())), "{body}");
+    }
+}
+
+/// The key of a member is read as a text that stands for a value, and the value may be a document of its own.
+#[test]
+fn keys_are_values_of_any_type() {
+    let columns = "at = { type = 'timestamp', unit = 's', path = '$key' }\na = 'int64'\nb = 'utf8'";
+    let body = r#"{"1767600000":{"a":1,"b":"x"},"1767600001":{"a":2,"b":"y"},"1767600002":{"b":"z"},"1767600003":{"a":4,"b":"w"}}"#;
+    let expected = "2026-01-05T08:00:00Z,1,x;2026-01-05T08:00:01Z,2,y;2026-01-05T08:00:02Z,,z;2026-01-05T08:00:03Z,4,w";
+    assert_eq!(rows(columns, "rows = '$.*'", body).as_deref(), Ok(expected));
+    assert_eq!(rows(columns, "rows = '$.*'", r#"{"soon":{"a":1}}"#).unwrap_err().at, Some(1));
+}
+
+#[test]
+fn parallel_arrays_are_rows() {
+    let columns = "d = 'utf8'\nt = { type = 'int64', path = '$.t[*]' }\nv = { type = 'float64', path = '$.m.v[*]' }";
+    let rows = |body| rows(columns, "max_rows = 3", body).map_err(|why| (why.at, why.why));
+    assert_eq!(rows(r#"{"d":"x","t":[1, 2],"m":{"v":[1.5,null]}}"#).as_deref(), Ok("x,1,1.5;x,2,"));
+    assert_eq!(rows(r#"{"t":[1,2,3],"m":{"v":null},"d":null}"#).as_deref(), Ok(",1,;,2,;,3,"));
+    assert_eq!(rows(r#"{"m":{},"t":[7]}"#).as_deref(), Ok(",7,"));
+    assert_eq!(rows(r#"{"t":[],"m":{"v":[]}}"#).as_deref(), Ok(""));
+    let wrong = [
+        (r#"{"t":[1,2],"m":{"v":[1]}}"#, Some(20), "an array of 1 values beside one of 2"),
+        (r#"{"t":[],"m":{"v":[1]}}"#, Some(17), "an array of 1 values beside one of 0"),
+        (r#"{"t":[1],"t":[1]}"#, Some(9), "the key of a declared column stands there twice"),
+        (r#"{"t":[1,"2"]}"#, Some(8), "expected int64, got a string"),
+        (r#"{"t":1}"#, Some(5), "expected an array of values, got a number"),
+        (r#"{"d":"x"}"#, Some(0), "none of the arrays of values (`[*]`) is there"),
+        (r#"{"t":[1,2,3,4]}"#, Some(12), "more than max_rows = 3 rows"),
+    ];
+    for (body, at, why) in wrong {
+        assert_eq!(rows(body), Err((at, why.to_owned())), "{body}");
+    }
+    let required = "t = { type = 'int64', path = '$.t[*]' }\nv = { type = 'int64', path = '$.v[*]', required = true }";
+    assert!(super::rows(required, "", r#"{"t":[1]}"#).is_err());
+    assert!(super::rows(required, "", r#"{"t":[1],"v":[null]}"#).is_err());
+}
+
+#[test]
+fn paths_that_do_not_go_together_are_faults() {
+    let faults = |columns: &str, settings: &str| {
+        let columns = columns::read(Some(Settings::of(columns).0), &Topics::parse(["t"]).unwrap(), None, None).unwrap();
+        let (mut table, _) = Settings::of(settings);
+        let faults = Json::read(&mut table).unwrap().check(&columns);
+        faults.iter().map(|fault| fault.what.clone()).collect::<Vec<_>>().join("; ")
+    };
+    let cases = [
+        ("k = { type = 'utf8', path = '$key' }", "", "column `k`: only the members of a map have a key"),
+        ("k = { type = 'utf8', path = '$key' }", "rows = '$.a[*]'", "column `k`: only the members of a map"),
+        ("k = { type = 'utf8', path = '$.k[*]' }", "rows = '$.a[*]'", "column `k`: parallel arrays"),
+        ("a = 'utf8'\nb = { type = 'utf8', path = '$.a[*]' }", "", "column `a`: another path leads through its value"),
+        (
+            "a = { type = 'utf8', path = '$.a[0]' }\nb = { type = 'utf8', path = '$.a[*]' }",
+            "",
+            "column `b`: another path",
+        ),
+        ("a = { type = 'utf8', path = '$$.m' }", "rows = '$.m.*'", "column `a`: another path leads through its value"),
+        ("a = { type = 'utf8', path = '$$.m.x' }", "rows = '$.m.*'", "a path of `$$` leads into the rows"),
+    ];
+    for (columns, settings, expected) in cases {
+        let found = faults(columns, settings);
+        assert!(found.starts_with(expected), "{columns} {settings}: {found}");
+    }
+}
