@@ -12,6 +12,7 @@
 //! max_depth = 64                   # 32
 //! max_number_len = 64              # digits and signs of one number
 //! max_rows = 10_000                # of one payload
+//! compression = "auto"             # how it is packed, and `encoding`: see the `packing` module
 //!
 //! [sources.uplinks.columns]
 //! ts = { type = "timestamp", unit = "ms", path = "$$.time" }      # of the whole document, so the same in every row
@@ -60,6 +61,7 @@ use walk::Walk;
 use crate::component::{ByteSize, Fault, Kind, Name, Settings};
 use crate::flow::payload::{Payload, Payloads};
 use crate::format::columns::{ColumnType, Columns, From};
+use crate::format::packing::Packing;
 use crate::format::path::RowsPath;
 use crate::format::rows::Rows;
 use crate::format::trie::{Shape, Trie};
@@ -96,7 +98,8 @@ struct Json {
 }
 
 fn parse(settings: &mut Settings) -> Option<Box<dyn DecoderSpec>> {
-    Json::read(settings).map(|json| Box::new(json) as _)
+    let json = Json::read(settings)?;
+    Some(Packing::read(settings, json.limits.bytes).around(Box::new(json)))
 }
 
 impl Json {

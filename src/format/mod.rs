@@ -9,10 +9,14 @@ pub mod builder;
 pub mod columns;
 pub mod json;
 pub mod number;
+pub mod packing;
 pub mod path;
+pub mod reader;
 pub mod rows;
 pub mod scalar;
 pub mod swar;
+#[cfg(test)]
+mod testing;
 pub mod trie;
 pub mod when;
 

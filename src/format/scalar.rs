@@ -7,6 +7,7 @@
 //! [sources.switches.decode]
 //! format = "scalar"
 //! max_bytes = "1KiB"               # "256KiB"
+//! encoding = "base64"              # how it is packed, and `compression`: see the `packing` module
 //!
 //! [sources.switches.columns]
 //! on = "boolean"                   # true, false, ON, OFF, 1, 0; without any column: value = "float64"
@@ -20,6 +21,7 @@ use arrow::array::RecordBatch;
 use crate::component::{ByteSize, Fault, Kind, Settings};
 use crate::flow::payload::Payload;
 use crate::format::columns::{ColumnType, Columns, From};
+use crate::format::packing::Packing;
 use crate::format::rows::Rows;
 use crate::format::{Decoder, DecoderSpec, Malformed};
 
@@ -32,7 +34,8 @@ const MAX_BYTES: ByteSize = ByteSize(256 << 10);
 
 fn parse(settings: &mut Settings) -> Option<Box<dyn DecoderSpec>> {
     let max_bytes = settings.or("max_bytes", MAX_BYTES);
-    Some(Box::new(Scalar { max_bytes: usize::try_from(max_bytes.0).unwrap_or(usize::MAX) }))
+    let max_bytes = usize::try_from(max_bytes.0).unwrap_or(usize::MAX);
+    Some(Packing::read(settings, max_bytes).around(Box::new(Scalar { max_bytes })))
 }
 
 #[derive(Debug)]
