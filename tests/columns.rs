@@ -74,3 +74,64 @@ fn what_the_transport_says_becomes_columns() {
     let rejected = [json!({"topic": "line/a/_/x", "source": "feed"}), json!({"topic": "line/a/_/8", "source": "feed"})];
     assert_same_rows("rejected", &rows(&rejected), parquet_rows(&folder.path().join("rejected")));
 }
+
+const METRICS: &str = r#"
+[pipeline]
+name = "metrics"
+
+[sources.feed]
+type = "mqtt"
+url = "mqtt://127.0.0.1:1883"
+topics = ["m/{device}"]
+
+[sources.feed.decode]
+format = "json"
+rows = "$.values.*"
+extra = "count"
+
+[sources.feed.columns]
+at = { type = "timestamp", unit = "s", path = "$$.at", required = true }
+metric = { type = "utf8", path = "$key" }
+value = { type = "float64", path = "$", mismatch = "null" }
+
+[sources.feed.time]
+column = "at"
+
+[sinks.out]
+type = "parquet"
+inputs = ["feed"]
+path = "${OUT}/rows"
+"#;
+
+/// The second payload has a field more, and a value that is no number; the third is refused as a whole, and counts nothing.
+const METRICS_RECORDING: &str = r#"
+{"seq":1,"recv_time":"2026-01-05T08:00:01Z","topic":"m/a","qos":1,"retain":false,"enc":"utf8","payload":"{\"at\":1767600000,\"values\":{\"t\":1.5,\"h\":40}}"}
+{"seq":2,"recv_time":"2026-01-05T08:00:02Z","topic":"m/b","qos":1,"retain":false,"enc":"utf8","payload":"{\"fw\":\"1.2\",\"at\":1767600001,\"values\":{\"state\":\"ON\",\"t\":2}}"}
+{"seq":3,"recv_time":"2026-01-05T08:00:03Z","topic":"m/a","qos":1,"retain":false,"enc":"utf8","payload":"{\"fw\":\"1.2\",\"values\":{\"t\":\"x\"}}"}
+"#;
+
+#[test]
+fn what_is_let_pass_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let [pipeline, recording, account] = ["p.toml", "r.jsonl", "a.json"].map(|name| folder.path().join(name));
+    std::fs::write(&pipeline, METRICS).unwrap();
+    std::fs::write(&recording, METRICS_RECORDING.trim_start()).unwrap();
+    let mut command = streamgauge();
+    command.arg("replay").arg(&pipeline).arg("--recording").arg(&recording).env("OUT", folder.path());
+    succeed(command.arg("--account").arg(&account));
+    let row = |device: &str, second: u32, metric: &str, value: Option<f64>| {
+        let at = format!("2026-01-05T08:00:0{second}.000000Z");
+        json!({"device": device, "at": at, "metric": metric, "value": value}).as_object().unwrap().clone()
+    };
+    let expected = [
+        row("a", 0, "t", Some(1.5)),
+        row("a", 0, "h", Some(40.0)),
+        row("b", 1, "state", None),
+        row("b", 1, "t", Some(2.0)),
+    ];
+    assert_same_rows("rows", &expected, parquet_rows(&folder.path().join("rows")));
+    let account: serde_json::Value = serde_json::from_slice(&std::fs::read(&account).unwrap()).unwrap();
+    let feed = &account["sources"]["feed"];
+    let counts = ["received", "rows", "dead_letter", "expanded", "extra_fields", "mismatched_values"];
+    assert_eq!(counts.map(|count| feed[count].as_i64().unwrap()), [3, 4, 1, 2, 1, 1], "{feed}");
+}

@@ -43,6 +43,10 @@ pub struct SourceAccount {
     pub duplicates: u64,
     /// Rows beyond the first of their payload.
     pub expanded: i64,
+    /// Fields that no column is declared for, of payloads with rows.
+    pub extra_fields: u64,
+    /// Values that are null because their column cannot hold them.
+    pub mismatched_values: u64,
 }
 
 /// `accepted + late + filtered` is what came in.
@@ -144,6 +148,8 @@ impl SourceAccount {
             dropped: meter.dropped.load(Relaxed),
             duplicates: meter.duplicates.load(Relaxed),
             expanded: meter.expanded.load(Relaxed),
+            extra_fields: meter.extra_fields.load(Relaxed),
+            mismatched_values: meter.mismatched_values.load(Relaxed),
         }
     }
 
@@ -182,6 +188,15 @@ impl fmt::Display for Account {
         });
         writeln!(f, "account of pipeline {}", self.pipeline)?;
         table(f, &["source", "received", "rows", "dead_letter", "future", "dropped", "duplicates"], sources)?;
+        for (name, SourceAccount { extra_fields, mismatched_values, .. }) in &self.sources {
+            if extra_fields + mismatched_values > 0 {
+                writeln!(
+                    f,
+                    "  in payloads of {name}, {extra_fields} fields were not declared, and {mismatched_values} values are \
+                     null because they did not fit"
+                )?;
+            }
+        }
         let operators = self.operators.iter().map(|(name, a)| {
             (name, [a.accepted, a.late, a.filtered, a.emitted].map(|count| count.to_string()).to_vec())
         });

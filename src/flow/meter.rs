@@ -94,6 +94,10 @@ pub struct SourceMeter {
     pub dropped: AtomicU64,
     /// Redeliveries that were recognised.
     pub duplicates: AtomicU64,
+    /// Fields that no column is declared for, of payloads that have rows.
+    pub extra_fields: AtomicU64,
+    /// Values that are null because their column cannot hold them.
+    pub mismatched_values: AtomicU64,
     /// Bytes of the payloads received.
     pub bytes: AtomicU64,
     /// 1 while connected.

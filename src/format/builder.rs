@@ -129,6 +129,22 @@ impl Builder {
         self.len() == 0
     }
 
+    /// Values that are null because the column cannot hold them.
+    pub(super) fn mismatched(&self) -> usize {
+        match &self.values {
+            Values::Converted(converted) => converted.mismatched.len(),
+            _ => 0,
+        }
+    }
+
+    /// Adds a null for a value that no column can hold, if this one lets it pass.
+    pub fn push_mismatch(&mut self) -> bool {
+        match &mut self.values {
+            Values::Converted(converted) => converted.mismatch(),
+            _ => false,
+        }
+    }
+
     /// Forgets all but the first `len` values.
     pub fn truncate(&mut self, len: usize) {
         if len >= self.len() {
@@ -137,7 +153,7 @@ impl Builder {
         each!(&mut self.values, vec => vec.truncate(len), bool bits => bits.truncate(len), text offsets bytes => {
             offsets.truncate(len + 1);
             bytes.truncate(offsets[len] as usize);
-        }, converted own => own.inner.truncate(len));
+        }, converted own => own.truncate(len));
         if let Some(valid) = &mut self.valid {
             valid.truncate(len);
         }
@@ -380,7 +396,7 @@ impl Builder {
                 let array = Decimal128Array::new(fresh(vec).into(), nulls).with_data_type(self.kind.data_type());
                 Arc::new(array)
             }
-            Values::Converted(converted) => converted.inner.finish(),
+            Values::Converted(converted) => converted.finish(),
             Values::Bool(bits) => {
                 let room = BooleanBufferBuilder::new(bits.len());
                 let mut bits = std::mem::replace(bits, room);

@@ -105,6 +105,12 @@ impl ColumnType {
 }
 
 impl Columns {
+    /// Those in which a value that does not fit is null.
+    pub fn lenient(&self) -> impl Iterator<Item = usize> {
+        let lenient = |column: &Column| column.conversion.as_ref().is_some_and(Conversion::is_lenient);
+        self.columns.iter().enumerate().filter_map(move |(index, column)| lenient(column).then_some(index))
+    }
+
     /// The Arrow schema: a column that is not required may be null.
     pub fn schema(&self) -> SchemaRef {
         let field = |column: &Column| Field::new(&column.name.text, column.kind.data_type(), !column.required);

@@ -8,6 +8,7 @@
 //! [sources.uplinks.decode]
 //! format = "json"
 //! rows = "$.readings[*]"           # without it a payload is one row
+//! extra = "count"                  # fields that no column is declared for: "ignore", "count" or "dead_letter"; "ignore"
 //! max_bytes = "1MiB"               # "256KiB"
 //! max_depth = 64                   # 32
 //! max_number_len = 64              # digits and signs of one number
@@ -65,7 +66,7 @@ use crate::format::packing::Packing;
 use crate::format::path::RowsPath;
 use crate::format::rows::Rows;
 use crate::format::trie::{Shape, Trie};
-use crate::format::{Decoder, DecoderSpec, Malformed};
+use crate::format::{Decoder, DecoderSpec, Extra, Malformed, Tolerated};
 
 /// `format = "json"`.
 pub const KIND: Kind<dyn DecoderSpec> =
@@ -94,6 +95,7 @@ struct Limits {
 #[derive(Debug)]
 struct Json {
     rows: Option<RowsPath>,
+    extra: Extra,
     limits: Limits,
 }
 
@@ -107,6 +109,7 @@ impl Json {
         let rows = settings
             .optional::<Name>("rows")
             .and_then(|text| RowsPath::parse(&text.text).map_err(|why| settings.fault(text.fault(why))).ok());
+        let extra = Extra::read(settings);
         let bytes = usize::try_from(settings.or("max_bytes", MAX_BYTES).0).unwrap_or(usize::MAX);
         let depth = settings.or("max_depth", MAX_DEPTH);
         if depth > DEPTH_LIMIT {
@@ -118,13 +121,15 @@ impl Json {
         }
         let number_len = settings.or("max_number_len", MAX_NUMBER_LEN);
         let max_rows = settings.or("max_rows", MAX_ROWS);
-        Some(Self { rows, limits: Limits { bytes, depth, number_len, rows: max_rows } })
+        Some(Self { rows, extra, limits: Limits { bytes, depth, number_len, rows: max_rows } })
     }
 
     fn decoder(&self, columns: &Columns) -> JsonDecoder {
         let trie = Trie::new(self.rows.as_ref(), columns);
         JsonDecoder {
             limits: self.limits,
+            extra: self.extra,
+            extra_fields: 0,
             stamps: vec![0; trie.nodes.len()],
             trie,
             places: vec![None; columns.columns.len()],
@@ -158,6 +163,9 @@ impl DecoderSpec for Json {
 
 struct JsonDecoder {
     limits: Limits,
+    extra: Extra,
+    /// As told before.
+    extra_fields: u64,
     trie: Trie,
     /// Where in the body the value of a shared column begins.
     places: Vec<Option<usize>>,
@@ -173,8 +181,10 @@ struct JsonDecoder {
 
 impl Decoder for JsonDecoder {
     fn push(&mut self, payload: &Payload<'_>) -> Result<usize, Malformed> {
-        let Self { limits, trie, places, stamps, stamp, scratch, templates, text, rows, .. } = self;
-        rows.payload(payload, |rows| {
+        let Self { limits, extra, extra_fields, trie, places, stamps, stamp, scratch, templates, text, rows, .. } =
+            self;
+        let mut found = 0;
+        let done = rows.payload(payload, |rows| {
             let first = rows.len();
             let explode = trie.shape != Shape::One;
             if explode {
@@ -186,6 +196,8 @@ impl Decoder for JsonDecoder {
                 at: 0,
                 depth: 0,
                 limits,
+                extra: *extra,
+                extra_fields: 0,
                 trie,
                 places,
                 stamps,
@@ -201,8 +213,19 @@ impl Decoder for JsonDecoder {
                 text,
                 noting: false,
             };
-            walk.rows()
-        })
+            let done = walk.rows();
+            found = walk.extra_fields;
+            done
+        });
+        *extra_fields += if done.is_ok() { found } else { 0 };
+        done
+    }
+
+    fn tolerated(&mut self) -> Option<Tolerated> {
+        let mismatched = self.rows.mismatched();
+        let extra_fields = std::mem::take(&mut self.extra_fields);
+        let lets_pass = self.extra == Extra::Count || mismatched.is_some();
+        lets_pass.then(|| Tolerated { extra_fields, mismatched_values: mismatched.unwrap_or(0) })
     }
 
     fn push_alike(&mut self, payloads: &Payloads, from: usize) -> usize {

@@ -2,7 +2,7 @@
 
 use arrow::array::RecordBatch;
 
-use crate::component::{Fault, Kind};
+use crate::component::{Fault, Kind, Settings};
 use crate::flow::payload::{Payload, Payloads};
 
 pub mod builder;
@@ -46,6 +46,12 @@ pub trait Decoder: Send {
         }
     }
 
+    /// What was let pass of the payloads pushed since this was asked the last time. `None` where the pipeline file lets
+    /// nothing pass.
+    fn tolerated(&mut self) -> Option<Tolerated> {
+        None
+    }
+
     /// Takes the rows added since the last time; columns as [`Columns::schema`] says.
     fn flush(&mut self) -> RecordBatch;
 }
@@ -62,6 +68,41 @@ pub trait DecoderSpec: std::fmt::Debug + Send + Sync {
 
     /// A decoder to these columns. Called only where `check` found nothing.
     fn build(&self, columns: &Columns) -> Box<dyn Decoder>;
+}
+
+/// What a pipeline file lets pass and wants counted: what of payloads that have rows is not as declared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tolerated {
+    /// Fields that no column is declared for (`extra = "count"`).
+    pub extra_fields: u64,
+    /// Values that their column cannot hold, and that are null (`mismatch = "null"`).
+    pub mismatched_values: u64,
+}
+
+/// What becomes of fields that no column is declared for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extra {
+    /// Nothing.
+    Ignore,
+    /// They are counted.
+    Count,
+    /// Their payload has no rows.
+    DeadLetter,
+}
+
+impl Extra {
+    /// Reads the setting `extra`.
+    pub fn read(settings: &mut Settings) -> Self {
+        let choices = [("ignore", Self::Ignore), ("count", Self::Count), ("dead_letter", Self::DeadLetter)];
+        settings.choice("extra", &choices, Self::Ignore)
+    }
+}
+
+impl Tolerated {
+    /// Whether it is nothing.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Why a payload has no rows.

@@ -25,7 +25,7 @@ use zstd::zstd_safe::DCtx;
 use crate::component::{Fault, Settings};
 use crate::flow::payload::Payload;
 use crate::format::columns::{ColumnType, Columns};
-use crate::format::{Decoder, DecoderSpec, Malformed};
+use crate::format::{Decoder, DecoderSpec, Malformed, Tolerated};
 
 /// Default of `max_ratio`.
 const MAX_RATIO: usize = 100;
@@ -125,6 +125,10 @@ impl Decoder for Unpacking {
     fn push(&mut self, payload: &Payload<'_>) -> Result<usize, Malformed> {
         let body = self.unpacker.unpack(payload.body)?;
         self.decoder.push(&Payload { body, ..*payload })
+    }
+
+    fn tolerated(&mut self) -> Option<Tolerated> {
+        self.decoder.tolerated()
     }
 
     fn flush(&mut self) -> RecordBatch {

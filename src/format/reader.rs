@@ -17,7 +17,7 @@ use crate::flow::payload::Payload;
 use crate::format::columns::Columns;
 use crate::format::packing::{Packing, Unpacker};
 use crate::format::rows::Rows;
-use crate::format::{Decoder, Malformed};
+use crate::format::{Decoder, Malformed, Tolerated};
 
 /// Reads payloads of a format.
 pub trait Reader: Send {
@@ -99,6 +99,11 @@ impl<R: Reader> Decoder for Reading<R> {
             limits.check_rows(count)?;
             Ok(count)
         })
+    }
+
+    fn tolerated(&mut self) -> Option<Tolerated> {
+        let mismatched_values = self.rows.mismatched()?;
+        Some(Tolerated { mismatched_values, ..Tolerated::default() })
     }
 
     fn flush(&mut self) -> RecordBatch {

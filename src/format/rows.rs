@@ -18,6 +18,10 @@ pub struct Rows {
     /// Columns that do not come from the payload.
     around: Vec<usize>,
     len: usize,
+    /// Columns in which a value that does not fit is null.
+    lenient: Vec<usize>,
+    /// Such values in this batch, as told before.
+    mismatched: usize,
     /// The topic of the last row.
     topic: Vec<u8>,
     /// Room for the captures of one topic; empty between payloads.
@@ -34,6 +38,8 @@ impl Rows {
             builders: columns.columns.iter().map(Builder::of).collect(),
             columns: columns.clone(),
             len: 0,
+            lenient: columns.lenient().collect(),
+            mismatched: 0,
             topic: Vec::new(),
             captures: Vec::new(),
         }
@@ -47,6 +53,16 @@ impl Rows {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// How many values of whole rows are null since this was asked the last time, as their columns cannot hold them.
+    /// `None` where no column lets them pass.
+    pub fn mismatched(&mut self) -> Option<u64> {
+        if self.lenient.is_empty() {
+            return None;
+        }
+        let all = self.lenient.iter().map(|column| self.builders[*column].mismatched()).sum();
+        Some((all - std::mem::replace(&mut self.mismatched, all)) as u64)
     }
 
     /// The builder of a column.
@@ -200,7 +216,7 @@ impl Rows {
 
     /// Takes the rows.
     pub fn flush(&mut self) -> RecordBatch {
-        self.len = 0;
+        (self.len, self.mismatched) = (0, 0);
         let arrays = self.builders.iter_mut().map(Builder::finish).collect();
         RecordBatch::try_new(self.schema.clone(), arrays).expect("builders are made of the schema's columns")
     }

@@ -23,7 +23,7 @@ use crate::flow::payload::Payload;
 use crate::format::columns::{ColumnType, Columns, From};
 use crate::format::packing::Packing;
 use crate::format::rows::Rows;
-use crate::format::{Decoder, DecoderSpec, Malformed};
+use crate::format::{Decoder, DecoderSpec, Malformed, Tolerated};
 
 /// `format = "scalar"`.
 pub const KIND: Kind<dyn DecoderSpec> =
@@ -82,6 +82,11 @@ impl Decoder for ScalarDecoder {
             }
             Ok(1)
         })
+    }
+
+    fn tolerated(&mut self) -> Option<Tolerated> {
+        let mismatched_values = self.rows.mismatched()?;
+        Some(Tolerated { mismatched_values, ..Tolerated::default() })
     }
 
     fn flush(&mut self) -> RecordBatch {

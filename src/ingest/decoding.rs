@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::flow::message::Severed;
 use crate::flow::payload::Payloads;
-use crate::format::{Decoder, Malformed};
+use crate::format::{Decoder, Malformed, Tolerated};
 
 /// How many threads may decode the payloads of a source.
 pub const DECODERS_MAX: usize = 64;
@@ -46,12 +46,15 @@ pub struct Decoded {
     pub counts: Vec<u32>,
     /// Those that do not decode, by ascending index.
     pub malformed: Vec<(usize, Malformed)>,
+    /// What was let pass of those that do, by ascending index.
+    pub tolerated: Vec<(usize, Tolerated)>,
 }
 
 impl Decoded {
     fn of(decoder: &mut dyn Decoder, payloads: Payloads) -> Self {
         let mut counts = Vec::with_capacity(payloads.len());
-        let mut malformed = Vec::new();
+        let (mut malformed, mut tolerated) = (Vec::new(), Vec::new());
+        let is_tolerant = decoder.tolerated().is_some();
         while counts.len() < payloads.len() {
             let index = counts.len();
             let (count, rows) = decoder.push_some(&payloads, index);
@@ -59,9 +62,12 @@ impl Decoded {
                 malformed.push((index, why));
                 0
             });
+            if is_tolerant {
+                tolerated.extend(decoder.tolerated().filter(|some| !some.is_nothing()).map(|some| (index, some)));
+            }
             counts.resize(index + count, u32::try_from(rows).expect("a batch has fewer rows than 2^32"));
         }
-        Self { rows: decoder.flush(), payloads, counts, malformed }
+        Self { rows: decoder.flush(), payloads, counts, malformed, tolerated }
     }
 }
 

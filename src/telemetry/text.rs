@@ -145,6 +145,12 @@ fn source(out: &mut Families, labels: &str, stage: &StageInfo) {
     ] {
         discarded(out, labels, reason, counter.load(Relaxed));
     }
+    let help = "Fields that no column is declared for, of payloads that have rows (`extra = \"count\"`).";
+    let extra = source.extra_fields.load(Relaxed);
+    out.sample(("streamgauge_source_extra_fields_total", "counter", help), labels, extra);
+    let help = "Values that are null because their column cannot hold them (`mismatch = \"null\"`).";
+    let mismatched = source.mismatched_values.load(Relaxed);
+    out.sample(("streamgauge_source_mismatched_values_total", "counter", help), labels, mismatched);
     let name = "streamgauge_component_received_bytes_total";
     out.sample((name, "counter", "Bytes of payloads received."), labels, source.bytes.load(Relaxed));
     out.sample(("streamgauge_source_connected", "gauge", "1 while connected."), labels, source.connected.load(Relaxed));

@@ -70,6 +70,8 @@ impl Counts {
             future: source.future.load(Relaxed),
             dropped: source.dropped.load(Relaxed),
             duplicates: source.duplicates.load(Relaxed),
+            extra_fields: source.extra_fields.load(Relaxed),
+            mismatched_values: source.mismatched_values.load(Relaxed),
             bytes: source.bytes.load(Relaxed),
         });
         let rows_out = [0, 1].map(|port| meter.rows_out[port].load(Relaxed));
@@ -90,6 +92,8 @@ impl Counts {
             source.future.store(counts.future, Relaxed);
             source.dropped.store(counts.dropped, Relaxed);
             source.duplicates.store(counts.duplicates, Relaxed);
+            source.extra_fields.store(counts.extra_fields, Relaxed);
+            source.mismatched_values.store(counts.mismatched_values, Relaxed);
             source.bytes.store(counts.bytes, Relaxed);
         }
     }

@@ -87,6 +87,10 @@ pub struct SourceCounts {
     pub future: u64,
     pub dropped: u64,
     pub duplicates: u64,
+    #[serde(default)]
+    pub extra_fields: u64,
+    #[serde(default)]
+    pub mismatched_values: u64,
     pub bytes: u64,
 }
 

@@ -8,10 +8,14 @@
 //! power = { type = "float64", text = true }                           # "21.5" is the number, too
 //! serial = { type = "utf8", text = true }                             # and 4711 the text
 //! probe = { type = "float64", nulls = [-127, "unavailable", ""] }     # what stands for no value
+//! level = { type = "float64", mismatch = "null" }                     # "n/a" is null, and counted ("dead_letter")
 //! ```
 //!
-//! In this order: `nulls`, `values`, `scale` and `offset`. Numbers are compared as numbers (`-127` is `-127.0`), text
-//! byte by byte. Where there are `values`, any other value is malformed.
+//! In this order: `nulls`, `values`, `scale` and `offset`, `mismatch`. Numbers are compared as numbers (`-127` is
+//! `-127.0`), text byte by byte. Where there are `values`, any other value is a mismatch, as is one of another type or out
+//! of range: its payload is malformed, or the value null and counted in `mismatched_values` of the source.
+
+use arrow::array::ArrayRef;
 
 use super::Builder;
 use crate::component::{Fault, Name, Node, Settings, Value};
@@ -29,6 +33,7 @@ pub struct Conversion {
     values: Vec<(Written, Target)>,
     text: bool,
     linear: Option<Linear>,
+    lenient: bool,
     /// A value that stands for none is malformed.
     required: bool,
 }
@@ -69,8 +74,15 @@ impl Conversion {
         let (nulls, values) = (table.take("nulls"), table.take("values"));
         let (scale, offset) = (table.take("scale"), table.take("offset"));
         let text = table.optional::<bool>("text");
-        if nulls.is_none() && values.is_none() && scale.is_none() && offset.is_none() && text.is_none() {
+        let is_lenient = table.has("mismatch");
+        if !is_lenient && nulls.is_none() && values.is_none() && scale.is_none() && offset.is_none() && text.is_none() {
             return None;
+        }
+        let lenient = table.choice("mismatch", &[("dead_letter", false), ("null", true)], false);
+        if lenient && required {
+            let what =
+                format!("column `{}`: with `mismatch = \"null\"` it may have no value, but it is required", name.text);
+            table.fault(name.fault(what));
         }
         let is_number =
             !matches!(kind, ColumnType::Utf8 | ColumnType::Binary | ColumnType::Boolean | ColumnType::Timestamp(_));
@@ -91,8 +103,14 @@ impl Conversion {
             values: values.map_or_else(Vec::new, |(_, node)| read_values(table, name, kind, node)),
             text: text.unwrap_or(false),
             linear,
+            lenient,
             required,
         })
+    }
+
+    /// Whether a value that does not fit is null.
+    pub(in crate::format) fn is_lenient(&self) -> bool {
+        self.lenient
     }
 }
 
@@ -196,16 +214,63 @@ impl Target {
 pub(super) struct Converted {
     pub(super) inner: Builder,
     conversion: Conversion,
+    /// The rows in which the value did not fit.
+    pub(super) mismatched: Vec<usize>,
     /// The text of a number that was computed.
     scratch: String,
 }
 
 impl Converted {
     pub(super) fn new(inner: Builder, conversion: Conversion) -> Self {
-        Self { inner, conversion, scratch: String::new() }
+        Self { inner, conversion, mismatched: Vec::new(), scratch: String::new() }
+    }
+
+    /// Forgets all but the first `len` values.
+    pub(super) fn truncate(&mut self, len: usize) {
+        self.inner.truncate(len);
+        let fit = self.mismatched.partition_point(|row| *row < len);
+        self.mismatched.truncate(fit);
+    }
+
+    pub(super) fn finish(&mut self) -> ArrayRef {
+        self.mismatched.clear();
+        self.inner.finish()
+    }
+
+    /// Adds a null for a value that does not fit, where that is let pass.
+    pub(super) fn mismatch(&mut self) -> bool {
+        if self.conversion.lenient {
+            self.mismatched.push(self.inner.len());
+            self.inner.push_null();
+        }
+        self.conversion.lenient
+    }
+
+    fn or_null(&mut self, pushed: Result<(), String>) -> Result<(), String> {
+        pushed.or_else(|why| if self.mismatch() { Ok(()) } else { Err(why) })
     }
 
     pub(super) fn push_bool(&mut self, value: bool) -> Result<(), String> {
+        let pushed = self.convert_bool(value);
+        self.or_null(pushed)
+    }
+
+    pub(super) fn push_number(&mut self, text: &[u8]) -> Result<(), String> {
+        let pushed = self.convert_number(text);
+        self.or_null(pushed)
+    }
+
+    pub(super) fn push_string(&mut self, text: &[u8]) -> Result<(), String> {
+        let pushed = self.convert_string(text);
+        self.or_null(pushed)
+    }
+
+    pub(super) fn push_text(&mut self, text: &[u8]) -> Result<(), String> {
+        let pushed = self.convert_text(text);
+        self.or_null(pushed)
+    }
+
+    fn convert_bool(&mut self, value: bool) -> Result<(), String> {
         if self.found(Given::Bool(value))? || self.inner.push_bool(value) {
             return Ok(());
         }
@@ -216,7 +281,7 @@ impl Converted {
         Err(format!("expected {}, got true or false", self.inner.kind()))
     }
 
-    pub(super) fn push_number(&mut self, text: &[u8]) -> Result<(), String> {
+    fn convert_number(&mut self, text: &[u8]) -> Result<(), String> {
         if self.found(Given::Number(text))? {
             return Ok(());
         }
@@ -226,7 +291,7 @@ impl Converted {
         self.push_computed(text)
     }
 
-    pub(super) fn push_string(&mut self, text: &[u8]) -> Result<(), String> {
+    fn convert_string(&mut self, text: &[u8]) -> Result<(), String> {
         if self.found(Given::Text(text))? {
             return Ok(());
         }
@@ -236,7 +301,7 @@ impl Converted {
         self.inner.push_string(text)
     }
 
-    pub(super) fn push_text(&mut self, text: &[u8]) -> Result<(), String> {
+    fn convert_text(&mut self, text: &[u8]) -> Result<(), String> {
         let given =
             if number::is_number(text.trim_ascii()) { Given::Number(text.trim_ascii()) } else { Given::Text(text) };
         if self.found(given)? {

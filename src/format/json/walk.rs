@@ -8,9 +8,9 @@ mod tokens;
 use super::Limits;
 use super::glance::Text;
 use super::template::{Slot, Templates, Want};
-use crate::format::Malformed;
 use crate::format::rows::Rows;
 use crate::format::trie::{DOCUMENT, Trie};
+use crate::format::{Extra, Malformed};
 
 /// The way through one document.
 pub(super) struct Walk<'w> {
@@ -18,6 +18,8 @@ pub(super) struct Walk<'w> {
     pub(super) at: usize,
     pub(super) depth: usize,
     pub(super) limits: &'w Limits,
+    pub(super) extra: Extra,
+    pub(super) extra_fields: u64,
     pub(super) trie: &'w Trie,
     pub(super) places: &'w mut [Option<usize>],
     pub(super) stamps: &'w mut [u64],
@@ -78,9 +80,10 @@ impl Walk<'_> {
         let start = self.at;
         self.templates.slots.clear();
         self.noting = self.templates.missed();
+        let extra_fields = self.extra_fields;
         read(self)?;
-        if self.noting {
-            self.noting = false;
+        // A template would pass over what is to be counted.
+        if std::mem::take(&mut self.noting) && extra_fields == self.extra_fields {
             let from = |slot: &mut Slot| (slot.start, slot.end) = (slot.start - start, slot.end - start);
             self.templates.slots.iter_mut().for_each(from);
             self.templates.learn(&self.body[start..self.at], self.trie);
@@ -233,11 +236,13 @@ impl Walk<'_> {
                 let (start, end, escaped) = self.string()?;
                 let key = if escaped { &self.scratch[..] } else { &self.body[start..end] };
                 let next = node.and_then(|node| self.trie.nodes[node].field(key));
-                if let Some(next) = next {
-                    if self.stamps[next] == stamp {
+                match (next, node) {
+                    (Some(next), _) if self.stamps[next] == stamp => {
                         return bad(place, "the key of a declared column stands there twice");
                     }
-                    self.stamps[next] = stamp;
+                    (Some(next), _) => self.stamps[next] = stamp,
+                    (None, Some(_)) => self.extra_field(place)?,
+                    (None, None) => (),
                 }
                 self.expect(b':', "`:`")?;
                 self.value(next)?;
@@ -249,6 +254,16 @@ impl Walk<'_> {
         }
         self.depth -= 1;
         self.expect(b'}', "`,` or `}`")
+    }
+
+    /// A field of what paths lead into, to which none does.
+    fn extra_field(&mut self, place: usize) -> Result<(), Malformed> {
+        match self.extra {
+            Extra::Ignore => (),
+            Extra::Count => self.extra_fields += 1,
+            Extra::DeadLetter => return bad(place, "no column is declared for this field (`extra = \"dead_letter\"`)"),
+        }
+        Ok(())
     }
 
     fn array(&mut self, node: Option<usize>) -> Result<(), Malformed> {
@@ -313,6 +328,7 @@ impl Walk<'_> {
                 self.word("null")?;
                 self.rows.null(column).map_err(wrong)
             }
+            Some(b'{' | b'[') if self.rows.builder(column).push_mismatch() => self.value(None),
             other => {
                 let expected = self.rows.builder(column).kind().to_string();
                 bad(start, format!("expected {expected}, got {}", self.named(other)))

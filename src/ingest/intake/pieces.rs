@@ -132,6 +132,10 @@ impl Intake {
         if expanded != 0 {
             self.meter.expanded.fetch_add(expanded, Relaxed);
         }
+        for (_, tolerated) in decoded.tolerated.iter().filter(|(index, _)| payloads.contains(index)) {
+            self.meter.extra_fields.fetch_add(tolerated.extra_fields, Relaxed);
+            self.meter.mismatched_values.fetch_add(tolerated.mismatched_values, Relaxed);
+        }
         for (index, malformed) in &decoded.malformed[from..to] {
             match self.on_error {
                 OnError::DeadLetter => {

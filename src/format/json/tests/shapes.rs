@@ -83,3 +83,74 @@ fn paths_that_do_not_go_together_are_faults() {
         assert!(found.starts_with(expected), "{columns} {settings}: {found}");
     }
 }
+
+/// What a decoder lets pass of bodies one after the other: extra fields and mismatched values, or the reason of none.
+fn tolerated(columns: &str, settings: &str, bodies: &[&str]) -> Vec<Result<(u64, u64), String>> {
+    let mut decoder = decoder(columns, settings);
+    let mut one = |body: &&str| {
+        let pushed = push(&mut *decoder, body.as_bytes());
+        let tolerated = decoder.tolerated().unwrap_or_default();
+        if pushed.is_err() {
+            assert!(tolerated.is_nothing(), "{body}");
+        }
+        pushed.map(|_| (tolerated.extra_fields, tolerated.mismatched_values)).map_err(|malformed| malformed.why)
+    };
+    bodies.iter().map(&mut one).collect()
+}
+
+#[test]
+fn extra_fields_are_ignored_counted_or_refused() {
+    let columns = "a = 'int64'\nt = { type = 'int64', path = '$.e.t' }";
+    // Often enough that all shapes would be known.
+    let bodies = [
+        r#"{"a":1,"e":{"t":1}}"#,
+        r#"{"a":1,"e":{"t":1},"x":0}"#,
+        r#"{"y":{"z":1},"a":1,"e":{"t":1,"u":2}}"#,
+        r#"{"y":1,"a":"1"}"#,
+    ];
+    let bodies = [bodies; 20].concat();
+    let expected = |count: [Result<(u64, u64), String>; 4]| vec![count; 20].concat();
+    let wrong = || Err("expected int64, got a string".to_owned());
+    assert_eq!(tolerated(columns, "", &bodies), expected([Ok((0, 0)), Ok((0, 0)), Ok((0, 0)), wrong()]));
+    assert_eq!(tolerated(columns, "extra = 'count'", &bodies), expected([Ok((0, 0)), Ok((1, 0)), Ok((2, 0)), wrong()]));
+    let refused = || Err("no column is declared for this field (`extra = \"dead_letter\"`)".to_owned());
+    let expected = expected([Ok((0, 0)), refused(), refused(), refused()]);
+    assert_eq!(tolerated(columns, "extra = 'dead_letter'", &bodies), expected);
+}
+
+#[test]
+fn extra_fields_of_rows_are_counted() {
+    let columns = "d = { type = 'utf8', path = '$$.d' }\na = 'int64'";
+    let bodies = [r#"{"d":"x","r":[{"a":1},{"a":2,"b":3}],"c":[{"q":1}]}"#, r#"{"d":"x","r":[{"a":1},{"a":2}]}"#];
+    let counted = tolerated(columns, "rows = '$.r[*]'\nextra = 'count'", &[bodies; 9].concat());
+    assert_eq!(counted, vec![[Ok((2, 0)), Ok((0, 0))]; 9].concat());
+    let metrics = "v = { type = 'float64', path = '$' }";
+    assert_eq!(tolerated(metrics, "rows = '$.*'\nextra = 'count'", &[r#"{"a":1,"b":2}"#]), [Ok((0, 0))]);
+}
+
+#[test]
+fn values_that_do_not_fit_are_null_where_declared() {
+    let columns = "k = { type = 'utf8', path = '$key' }\n\
+                   n = { type = 'float64', path = '$', mismatch = 'null' }\n\
+                   t = { type = 'utf8', path = '$', mismatch = 'null' }";
+    let body = r#"{"a":1.5,"b":"ON","c":{"d":[1]},"e":true,"f":null,"g":[]}"#;
+    let expected = "a,1.5,;b,,ON;c,,;e,,;f,,;g,,";
+    assert_eq!(rows(columns, "rows = '$.*'", body).as_deref(), Ok(expected));
+    assert_eq!(
+        tolerated(columns, "rows = '$.*'", &[body, r#"{"a":}"#, body]),
+        [Ok((0, 8)), Err("expected float64, got what is no JSON".to_owned()), Ok((0, 8))]
+    );
+    let cases = [
+        ("v = { type = 'int8', mismatch = 'null' }", r#"{"v":300}"#, 1),
+        ("v = { type = 'int8', mismatch = 'null' }", r#"{"v":-1}"#, 0),
+        ("v = { type = 'boolean', values = { ON = true }, mismatch = 'null' }", r#"{"v":"?"}"#, 1),
+        ("v = { type = 'boolean', values = { ON = true }, mismatch = 'dead_letter' }", r#"{"v":"ON"}"#, 0),
+        ("v = { type = 'timestamp', mismatch = 'null' }", r#"{"v":"soon"}"#, 1),
+    ];
+    for (columns, body, mismatched) in cases {
+        assert_eq!(tolerated(columns, "", &[body; 3]), vec![Ok((0, mismatched)); 3], "{columns}");
+    }
+    let (table, faults) = Settings::of("v = { type = 'int8', mismatch = 'null', required = true }");
+    assert!(columns::read(Some(table), &Topics::parse(["t"]).unwrap(), None, None).is_err());
+    assert!(RefCell::borrow(&faults)[0].what.contains("required"));
+}
