@@ -304,6 +304,8 @@ class Streamgauge:
 
     def get(self, path):
         try:
+            # A connection that waits for long is closed, so each question has its own.
+            self.http.close()
             self.http.request("GET", path)
             answer = self.http.getresponse()
             return answer.status, answer.read().decode()
