@@ -34,7 +34,8 @@
 //! 10. [`engine`]: threads, epochs, the end.
 //! 11. [`telemetry`]: meters as Prometheus text, the HTTP server.
 //! 12. [`mod@bench`]: what a bench measures, and how it is told.
-//! 13. [`cli`]: the command line.
+//! 13. [`mod@infer`]: from a recording to a pipeline file that reads it.
+//! 14. [`cli`]: the command line.
 //!
 //! What is promised, and the test that fails where it is not kept:
 //!
@@ -76,6 +77,7 @@ pub mod engine;
 pub mod expr;
 pub mod flow;
 pub mod format;
+pub mod infer;
 pub mod ingest;
 pub mod operator;
 pub mod pipeline;

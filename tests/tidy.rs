@@ -61,10 +61,12 @@ const BORDERS: &[(&str, &[&str])] = &[
     ("engine", &["flow", "component", "disk", "pipeline", "ingest", "operator", "sink", "telemetry"]),
     ("telemetry", &["flow", "component", "sink"]),
     ("bench", &["flow", "component", "disk", "sink", "telemetry"]),
+    ("infer", &["flow", "component", "format", "ingest", "pipeline"]),
     (
         "cli",
         &[
             "bench",
+            "infer",
             "flow",
             "component",
             "disk",

@@ -7,6 +7,7 @@ mod bench;
 pub mod broker;
 mod check;
 mod demo;
+mod infer;
 mod list;
 mod record;
 mod replay;
@@ -46,6 +47,7 @@ const EXAMPLES: &str = "Examples:
   streamgauge run pipelines/plant.toml --listen 127.0.0.1:9464
   streamgauge record pipelines/plant.toml --to plant.jsonl.zst --for 1h
   streamgauge replay pipelines/plant.toml --recording plant.jsonl.zst
+  streamgauge infer --recording plant.jsonl.zst --to inferred.toml
   streamgauge bench pipelines/plant.toml --recording plant.jsonl.zst";
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -70,6 +72,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Record what the sources of a pipeline receive.
     Record(record::Arguments),
+    /// Write a commented pipeline file for a recording, or for what a broker sends in a while.
+    Infer(infer::Arguments),
     /// Watch it work: an embedded broker, a simulated fleet, a live table, Parquet files.
     Demo(demo::Arguments),
     /// What this build can read, compute and write.
@@ -100,6 +104,7 @@ pub fn main() -> ExitCode {
         Command::Replay(arguments) => replay::replay(&arguments),
         Command::Bench(arguments) => bench::bench(&arguments),
         Command::Record(arguments) => record::record(&arguments),
+        Command::Infer(arguments) => infer::run(&arguments),
         Command::Demo(arguments) => demo::demo(&arguments),
         Command::List => list::list(),
     }

@@ -1,6 +1,6 @@
 //! `streamgauge record`: what the sources of a pipeline receive, as a file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ pub(super) fn record(arguments: &Arguments) -> ExitCode {
         Ok(mut plans) => plans.remove(0),
         Err(code) => return code,
     };
-    match write(plan, arguments) {
+    match write(plan, &arguments.to, arguments.duration) {
         Ok(payloads) => {
             println!("{payloads} payloads in {}", arguments.to.display());
             ExitCode::SUCCESS
@@ -49,10 +49,11 @@ pub(super) fn record(arguments: &Arguments) -> ExitCode {
     }
 }
 
-fn write(plan: Plan, arguments: &Arguments) -> Result<u64, String> {
+/// Records a plan's sources for a while, or until a signal or their end; how many payloads came.
+pub(super) fn write(plan: Plan, to: &Path, duration: Option<Span>) -> Result<u64, String> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| format!("cannot start the runtime: {error}"))?;
-    let mut writer = RecordingWriter::create(&arguments.to).map_err(|error| error.to_string())?;
+    let mut writer = RecordingWriter::create(to).map_err(|error| error.to_string())?;
     let stop = CancellationToken::new();
     let (batches, mut arrived) = tokio::sync::mpsc::channel::<Batch>(BATCHES);
     // All sources share the clock: the file is in order of arrival.
@@ -67,7 +68,7 @@ fn write(plan: Plan, arguments: &Arguments) -> Result<u64, String> {
         let _inside = runtime.enter();
         super::run::Signals::listen()
     };
-    runtime.spawn(super::run::stop_at_signal(signals, vec![stop.clone()], arguments.duration));
+    runtime.spawn(super::run::stop_at_signal(signals, vec![stop.clone()], duration));
     let mut seq = 0;
     while let Some((payloads, done)) = arrived.blocking_recv() {
         for payload in payloads.iter() {

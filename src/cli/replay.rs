@@ -25,7 +25,8 @@ pub(super) struct Arguments {
     /// With --journal: go on behind damage of the journal.
     #[arg(long, requires = "journal")]
     accept_loss: bool,
-    /// Which source the recording stands for; the only one where there is one.
+    /// Which source the recording stands for. Without it all of them, each for the payloads of its topics; where there is one
+    /// only, for all payloads.
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
     /// How fast arrival times pass: `max`, or times as fast as it happened (`1x`, `60x`).
@@ -82,7 +83,8 @@ pub(super) fn shape(topic: Option<&str>) -> Shape {
     topic.map_or(Shape::Envelopes, |topic| Shape::Bare(topic.to_owned()))
 }
 
-/// Puts a recording in the place of `source`, the only one where none is named.
+/// Puts a recording in the place of `source`; where none is named, in the place of the only one, or of all, each of which
+/// then gets the payloads of its topics.
 pub(super) fn put_in(
     plan: &mut Plan,
     source: Option<&str>,
@@ -91,31 +93,23 @@ pub(super) fn put_in(
     speed: Speed,
 ) -> Result<Progress, String> {
     let names: Vec<String> = plan.sources.iter().map(|source| source.name.text.clone()).collect();
-    let index = match source {
-        Some(name) => names
-            .iter()
-            .position(|known| known == name)
-            .ok_or_else(|| format!("--source {name}: the pipeline has no such source; it has {}", names.join(", ")))?,
-        None if names.len() == 1 => 0,
-        None => {
-            return Err(format!(
-                "the pipeline has several sources ({}): say with --source which one the recording stands for; the others stay silent",
-                names.join(", ")
-            ));
-        }
-    };
-    let mut progress = Progress::default();
-    for (at, source) in plan.sources.iter_mut().enumerate() {
-        let topics = source.spec.topics().clone();
-        if at == index {
+    if let Some(name) = source.filter(|name| !names.iter().any(|known| known == name)) {
+        return Err(format!("--source {name}: the pipeline has no such source; it has {}", names.join(", ")));
+    }
+    let mut progress = None;
+    for planned in &mut plan.sources {
+        let topics = planned.spec.topics().clone();
+        if source.is_none_or(|name| planned.name.text == name) {
             let spec = ReplaySpec::new(topics, recording.to_owned(), shape.clone(), speed);
-            progress = spec.progress();
-            source.spec = Box::new(spec);
+            let is_one_of_several = source.is_none() && names.len() > 1;
+            let spec = if is_one_of_several { spec.only_its_topics() } else { spec };
+            progress.get_or_insert(spec.progress());
+            planned.spec = Box::new(spec);
         } else {
-            source.spec = Box::new(crate::ingest::silent::SilentSpec::new(topics));
+            planned.spec = Box::new(crate::ingest::silent::SilentSpec::new(topics));
         }
     }
-    Ok(progress)
+    Ok(progress.unwrap_or_default())
 }
 
 /// A bar with rate and remaining time behind a `prefix`, on stderr where that is a terminal.

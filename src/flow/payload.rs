@@ -146,6 +146,20 @@ impl Payloads {
         rest
     }
 
+    /// Forgets those of which `keep` says no; their bytes stay until [`Self::clear`].
+    pub fn retain(&mut self, mut keep: impl FnMut(&Payload<'_>) -> bool) {
+        let kept: Vec<bool> = self.iter().map(|payload| keep(&payload)).collect();
+        if kept.iter().all(|kept| *kept) {
+            return;
+        }
+        let mut before = kept.iter();
+        self.records.retain(|_| before.next().is_none_or(|kept| *kept));
+        self.properties.retain(|(index, _)| kept[*index]);
+        for (index, _) in &mut self.properties {
+            *index = kept[..*index].iter().filter(|kept| **kept).count();
+        }
+    }
+
     /// Changes arrival times, in order.
     pub fn raise_arrivals(&mut self, mut raise: impl FnMut(Timestamp) -> Timestamp) {
         self.records.iter_mut().for_each(|record| record.arrival = raise(record.arrival));

@@ -34,6 +34,8 @@ const CHUNKS_PER_TURN: u32 = 16;
 #[derive(Debug)]
 pub struct ReplaySpec {
     topics: Topics,
+    /// Payloads of other topics are passed over: they are for other sources.
+    only_its_topics: bool,
     path: PathBuf,
     shape: Shape,
     speed: Speed,
@@ -43,7 +45,13 @@ pub struct ReplaySpec {
 impl ReplaySpec {
     /// Of a file, in place of a source that listens to `topics`.
     pub fn new(topics: Topics, path: PathBuf, shape: Shape, speed: Speed) -> Self {
-        Self { topics, path, shape, speed, progress: Progress::default() }
+        Self { topics, only_its_topics: false, path, shape, speed, progress: Progress::default() }
+    }
+
+    /// Of the payloads of its topics alone, as a broker would give it: where a recording stands for several sources.
+    #[must_use]
+    pub fn only_its_topics(self) -> Self {
+        Self { only_its_topics: true, ..self }
     }
 
     /// How far the replay is, once it is opened.
@@ -73,7 +81,9 @@ impl SourceSpec for ReplaySpec {
     fn open(&self, context: SourceContext) -> BoxFuture<'_, Result<Box<dyn Source>, SourceError>> {
         Box::pin(async move {
             let recording = Recording::open_as(&self.path, self.shape.clone(), self.progress.clone());
-            let source = recording.and_then(|recording| ReplaySource::start(recording, self.speed, context.meter));
+            let only = self.only_its_topics.then(|| self.topics.clone());
+            let source =
+                recording.and_then(|recording| ReplaySource::start(recording, only, self.speed, context.meter));
             source.map(|source| Box::new(source) as Box<dyn Source>).map_err(fatal)
         })
     }
@@ -121,13 +131,18 @@ impl Pace {
 const FAR: std::time::Duration = std::time::Duration::from_secs(86_400 * 365 * 30);
 
 impl ReplaySource {
-    /// Starts the reading thread.
-    pub fn start(recording: Recording, speed: Speed, meter: Arc<SourceMeter>) -> Result<Self, RecordingError> {
+    /// Starts the reading thread, for the payloads of all topics or of some.
+    pub fn start(
+        recording: Recording,
+        only: Option<Topics>,
+        speed: Speed,
+        meter: Arc<SourceMeter>,
+    ) -> Result<Self, RecordingError> {
         let (full, chunks) = mpsc::channel(CHUNKS);
         let (empty, emptied) = crossbeam_channel::bounded(EMPTY_CHUNKS);
         let path = recording.path().to_owned();
         let reading = thread::Builder::new().name("recording".to_owned());
-        reading.spawn(move || read(recording, &full, &emptied)).map_err(|why| RecordingError::Open {
+        reading.spawn(move || read(recording, only.as_ref(), &full, &emptied)).map_err(|why| RecordingError::Open {
             doing: "start a thread to read",
             path,
             why,
@@ -205,6 +220,7 @@ impl Source for ReplaySource {
 /// The reading thread: ends with the recording, or when nobody wants more.
 fn read(
     mut recording: Recording,
+    only: Option<&Topics>,
     full: &mpsc::Sender<Result<Payloads, RecordingError>>,
     emptied: &crossbeam_channel::Receiver<Payloads>,
 ) {
@@ -215,6 +231,9 @@ fn read(
         chunk.reserve(room.0, room.1);
         let outcome = recording.read(&mut chunk, CHUNK_PAYLOADS, CHUNK_BYTES);
         room = (chunk.len(), chunk.len_bytes());
+        if let Some(topics) = only {
+            chunk.retain(|payload| topics.matches(payload.topic, &mut Vec::new()));
+        }
         // What was read before a wrong line goes first.
         let more = chunk.is_empty() || full.blocking_send(Ok(chunk)).is_ok();
         match outcome {
@@ -256,7 +275,7 @@ mod tests {
         let text: String = (0..20).map(|second| line(second, &second.to_string())).collect();
         let (_folder, recording) = recording(&text);
         let meter = Arc::new(SourceMeter::default());
-        let mut source = ReplaySource::start(recording, Speed::Max, meter.clone()).unwrap();
+        let mut source = ReplaySource::start(recording, None, Speed::Max, meter.clone()).unwrap();
         let mut into = Payloads::default();
         for asked in (1..4).cycle() {
             let before = into.len();
@@ -274,7 +293,7 @@ mod tests {
     #[tokio::test]
     async fn gives_each_when_it_is_due() {
         let (_folder, recording) = recording(&[line(0, "a"), line(0, "b"), line(10, "c"), line(5, "d")].concat());
-        let mut source = ReplaySource::start(recording, Speed::Times(50.0), Arc::default()).unwrap();
+        let mut source = ReplaySource::start(recording, None, Speed::Times(50.0), Arc::default()).unwrap();
         let (began, mut into) = (Instant::now(), Payloads::default());
         source.next(&mut into, 100).await.unwrap();
         assert_eq!(bodies(&into), ["a", "b"]);
@@ -288,9 +307,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn gives_those_of_its_topics_alone() {
+        let lines = (0..6)
+            .map(|at| line(at, &at.to_string()).replace("\"t\"", &format!("\"{}\"", ["t", "u"][at as usize % 2])));
+        let with_property = line(9, "p").replace("\"topic\"", "\"properties\":{\"k\":\"v\"},\"topic\"");
+        let (_folder, recording) = recording(&lines.chain([with_property]).collect::<String>());
+        let only = Topics::parse(["t"]).unwrap();
+        let mut source = ReplaySource::start(recording, Some(only), Speed::Max, Arc::default()).unwrap();
+        let mut into = Payloads::default();
+        assert_eq!(source.next(&mut into, 100).await.unwrap(), Fed::More);
+        assert_eq!(bodies(&into), ["0", "2", "4", "p"]);
+        let properties: Vec<usize> = into.iter().map(|payload| payload.properties.len()).collect();
+        assert_eq!(properties, [0, 0, 0, 1]);
+        assert_eq!(source.next(&mut into, 100).await.unwrap(), Fed::Exhausted);
+    }
+
+    #[tokio::test]
     async fn a_wrong_line_is_fatal_and_comes_after_those_before_it() {
         let (_folder, recording) = recording(&(line(0, "a") + "oops\n"));
-        let mut source = ReplaySource::start(recording, Speed::Max, Arc::default()).unwrap();
+        let mut source = ReplaySource::start(recording, None, Speed::Max, Arc::default()).unwrap();
         let mut into = Payloads::default();
         assert_eq!(source.next(&mut into, 100).await.unwrap(), Fed::More);
         assert_eq!(bodies(&into), ["a"]);
