@@ -21,18 +21,27 @@ pub struct SlowSyncs {
 struct SlowFile {
     file: Box<dyn DiskFile>,
     sure: Arc<AtomicU64>,
-    /// How many writes there were.
-    writes: Mutex<u64>,
+    seen: Mutex<Seen>,
     written: Condvar,
     met: Arc<AtomicU64>,
 }
 
+/// What was done to a file. The write that a sync waits for may come before the sync does, on a thread that is late: each sync
+/// is for one write at the end of the file, so that the one after the n-th sync's is the n+1-th.
+#[derive(Debug, Default)]
+struct Seen {
+    end: u64,
+    /// Writes at the end.
+    writes: u64,
+    syncs: u64,
+}
+
 /// How long a sync waits for a write that need not come, and after how long one that is sure to has failed to.
-const PATIENCE: (Duration, Duration) = (Duration::from_millis(15), Duration::from_secs(60));
+const PATIENCE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(60));
 
 impl SlowSyncs {
     fn slow(&self, file: Box<dyn DiskFile>, sure: Arc<AtomicU64>) -> Box<dyn DiskFile> {
-        Box::new(SlowFile { file, sure, writes: Mutex::default(), written: Condvar::new(), met: self.met.clone() })
+        Box::new(SlowFile { file, sure, seen: Mutex::default(), written: Condvar::new(), met: self.met.clone() })
     }
 }
 
@@ -85,7 +94,9 @@ impl DiskFile for SlowFile {
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.file.write_at(bytes, offset)?;
-        *self.writes.lock().unwrap() += 1;
+        let mut seen = self.seen.lock().unwrap();
+        seen.writes += u64::from(offset >= seen.end);
+        seen.end = seen.end.max(offset + bytes.len() as u64);
         self.written.notify_all();
         Ok(())
     }
@@ -95,12 +106,13 @@ impl DiskFile for SlowFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        let writes = self.writes.lock().unwrap();
-        let before = *writes;
+        let mut seen = self.seen.lock().unwrap();
+        seen.syncs += 1;
+        let next = seen.syncs + 1;
         let is_sure = self.sure.fetch_update(Relaxed, Relaxed, |sure| sure.checked_sub(1)).is_ok();
         let patience = if is_sure { PATIENCE.1 } else { PATIENCE.0 };
-        let (writes, waited) = self.written.wait_timeout_while(writes, patience, |writes| *writes == before).unwrap();
-        drop(writes);
+        let (seen, waited) = self.written.wait_timeout_while(seen, patience, |seen| seen.writes < next).unwrap();
+        drop(seen);
         self.met.fetch_add(u64::from(!waited.timed_out()), Relaxed);
         self.file.sync()
     }
