@@ -9,6 +9,7 @@
 //! format = "json"
 //! rows = "$.readings[*]"           # without it a payload is one row
 //! extra = "count"                  # fields that no column is declared for: "ignore", "count" or "dead_letter"; "ignore"
+//! non_finite = "null"              # NaN, Infinity and the like, which are no JSON: "dead_letter" or "null"; "dead_letter"
 //! max_bytes = "1MiB"               # "256KiB"
 //! max_depth = 64                   # 32
 //! max_number_len = 64              # digits and signs of one number
@@ -85,31 +86,48 @@ const MAX_ROWS: usize = 10_000;
 
 /// What a payload may be at most.
 #[derive(Clone, Copy, Debug)]
-struct Limits {
-    bytes: usize,
-    depth: usize,
+pub(super) struct Limits {
+    pub(super) bytes: usize,
+    pub(super) depth: usize,
     number_len: usize,
     rows: usize,
 }
 
+/// What becomes of `NaN` and the infinities, which are no JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NonFinite {
+    /// Their payload has no rows.
+    DeadLetter,
+    /// They are null.
+    Null,
+}
+
+/// Documents as the pipeline file describes them.
 #[derive(Debug)]
-struct Json {
+pub(super) struct Json {
     rows: Option<RowsPath>,
     extra: Extra,
-    limits: Limits,
+    non_finite: NonFinite,
+    pub(super) limits: Limits,
 }
 
 fn parse(settings: &mut Settings) -> Option<Box<dyn DecoderSpec>> {
-    let json = Json::read(settings)?;
+    let json = Json::read(settings, None)?;
     Some(Packing::read(settings, json.limits.bytes).around(Box::new(json)))
 }
 
 impl Json {
-    fn read(settings: &mut Settings) -> Option<Self> {
-        let rows = settings
-            .optional::<Name>("rows")
-            .and_then(|text| RowsPath::parse(&text.text).map_err(|why| settings.fault(text.fault(why))).ok());
+    /// Reads the settings. `rows` is where the rows are in a format that knows.
+    pub(super) fn read(settings: &mut Settings, rows: Option<&str>) -> Option<Self> {
+        let told = match rows {
+            Some(rows) => Some(Name { text: rows.to_owned(), at: settings.at.clone(), expanded: false }),
+            None => settings.optional::<Name>("rows"),
+        };
+        let rows =
+            told.and_then(|text| RowsPath::parse(&text.text).map_err(|why| settings.fault(text.fault(why))).ok());
         let extra = Extra::read(settings);
+        let non_finite = [("dead_letter", NonFinite::DeadLetter), ("null", NonFinite::Null)];
+        let non_finite = settings.choice("non_finite", &non_finite, NonFinite::DeadLetter);
         let bytes = usize::try_from(settings.or("max_bytes", MAX_BYTES).0).unwrap_or(usize::MAX);
         let depth = settings.or("max_depth", MAX_DEPTH);
         if depth > DEPTH_LIMIT {
@@ -121,14 +139,15 @@ impl Json {
         }
         let number_len = settings.or("max_number_len", MAX_NUMBER_LEN);
         let max_rows = settings.or("max_rows", MAX_ROWS);
-        Some(Self { rows, extra, limits: Limits { bytes, depth, number_len, rows: max_rows } })
+        Some(Self { rows, extra, non_finite, limits: Limits { bytes, depth, number_len, rows: max_rows } })
     }
 
-    fn decoder(&self, columns: &Columns) -> JsonDecoder {
+    pub(super) fn decoder(&self, columns: &Columns) -> JsonDecoder {
         let trie = Trie::new(self.rows.as_ref(), columns);
         JsonDecoder {
             limits: self.limits,
             extra: self.extra,
+            non_finite: self.non_finite,
             extra_fields: 0,
             stamps: vec![0; trie.nodes.len()],
             trie,
@@ -161,9 +180,11 @@ impl DecoderSpec for Json {
     }
 }
 
-struct JsonDecoder {
+/// Reads documents.
+pub(super) struct JsonDecoder {
     limits: Limits,
     extra: Extra,
+    non_finite: NonFinite,
     /// As told before.
     extra_fields: u64,
     trie: Trie,
@@ -181,8 +202,21 @@ struct JsonDecoder {
 
 impl Decoder for JsonDecoder {
     fn push(&mut self, payload: &Payload<'_>) -> Result<usize, Malformed> {
-        let Self { limits, extra, extra_fields, trie, places, stamps, stamp, scratch, templates, text, rows, .. } =
-            self;
+        let Self {
+            limits,
+            extra,
+            non_finite,
+            extra_fields,
+            trie,
+            places,
+            stamps,
+            stamp,
+            scratch,
+            templates,
+            text,
+            rows,
+            ..
+        } = self;
         let mut found = 0;
         let done = rows.payload(payload, |rows| {
             let first = rows.len();
@@ -197,6 +231,7 @@ impl Decoder for JsonDecoder {
                 depth: 0,
                 limits,
                 extra: *extra,
+                non_finite: *non_finite,
                 extra_fields: 0,
                 trie,
                 places,

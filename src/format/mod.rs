@@ -5,15 +5,21 @@ use arrow::array::RecordBatch;
 use crate::component::{Fault, Kind, Settings};
 use crate::flow::payload::{Payload, Payloads};
 
+pub mod avro;
 pub mod builder;
+pub mod cbor;
 pub mod columns;
+pub mod document;
 pub mod json;
+pub mod msgpack;
 pub mod number;
 pub mod packing;
 pub mod path;
+pub mod protobuf;
 pub mod reader;
 pub mod rows;
 pub mod scalar;
+pub mod senml;
 pub mod swar;
 #[cfg(test)]
 mod testing;
@@ -23,7 +29,8 @@ pub mod when;
 use columns::{ColumnType, Columns};
 
 /// Every format.
-pub static FORMATS: &[Kind<dyn DecoderSpec>] = &[json::KIND, scalar::KIND];
+pub static FORMATS: &[Kind<dyn DecoderSpec>] =
+    &[json::KIND, scalar::KIND, msgpack::KIND, cbor::KIND, senml::KIND, protobuf::KIND, avro::KIND];
 
 /// Payloads to rows. One payload can never affect another's rows.
 pub trait Decoder: Send {

@@ -36,7 +36,10 @@ pub(super) fn faults(parse: Parse, settings: &str, columns: &str) -> Vec<String>
 pub(super) fn decoder(parse: Parse, settings: &str, columns: &str) -> Box<dyn Decoder> {
     assert_eq!(faults(parse, settings, columns), Vec::<String>::new(), "{settings}");
     let (mut table, _) = Settings::of(settings);
-    parse(&mut table).unwrap().build(&declared(columns))
+    let (spec, columns) = (parse(&mut table).unwrap(), declared(columns));
+    // What it reads from files it reads when it is checked.
+    spec.check(&columns);
+    spec.build(&columns)
 }
 
 pub(super) fn push(decoder: &mut dyn Decoder, body: &[u8]) -> Result<usize, Malformed> {

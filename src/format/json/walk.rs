@@ -5,9 +5,9 @@
 mod rows;
 mod tokens;
 
-use super::Limits;
 use super::glance::Text;
 use super::template::{Slot, Templates, Want};
+use super::{Limits, NonFinite};
 use crate::format::rows::Rows;
 use crate::format::trie::{DOCUMENT, Trie};
 use crate::format::{Extra, Malformed};
@@ -19,6 +19,7 @@ pub(super) struct Walk<'w> {
     pub(super) depth: usize,
     pub(super) limits: &'w Limits,
     pub(super) extra: Extra,
+    pub(super) non_finite: NonFinite,
     pub(super) extra_fields: u64,
     pub(super) trie: &'w Trie,
     pub(super) places: &'w mut [Option<usize>],
@@ -192,12 +193,40 @@ impl Walk<'_> {
             Some(b'{') => self.object(node),
             Some(b'[') => self.array(node),
             Some(b'"') => self.string().map(|_| ()),
-            Some(b'-' | b'0'..=b'9') => self.number().map(|_| ()),
+            Some(b'-' | b'0'..=b'9') if self.non_finite_len().is_none() => self.number().map(|_| ()),
             Some(b't') => self.word("true"),
             Some(b'f') => self.word("false"),
-            Some(b'n') => self.word("null"),
-            Some(_) => bad(self.at, "expected a JSON value"),
+            Some(b'n') if self.is_null() => self.word("null"),
+            Some(_) => self.other(),
             None => bad(self.at, "expected a JSON value, got the end"),
+        }
+    }
+
+    fn is_null(&self) -> bool {
+        self.body[self.at..].starts_with(b"null")
+    }
+
+    /// How long the word is that stands for no finite number here, if there is one.
+    fn non_finite_len(&self) -> Option<usize> {
+        let signed = usize::from(matches!(self.body.get(self.at), Some(b'-' | b'+')));
+        let rest =
+            self.body.get(self.at + signed..).filter(|rest| rest.first().is_some_and(u8::is_ascii_alphabetic))?;
+        let is = |word: &&[u8]| rest.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
+        let words: [&[u8]; 3] = [b"infinity", b"inf", b"nan"];
+        words.into_iter().find(is).map(|word| signed + word.len())
+    }
+
+    /// What is no JSON value, but may pass for null.
+    fn other(&mut self) -> Result<(), Malformed> {
+        match (self.non_finite_len(), self.non_finite) {
+            (Some(len), NonFinite::Null) => {
+                self.at += len;
+                Ok(())
+            }
+            (Some(_), NonFinite::DeadLetter) => {
+                bad(self.at, "expected a number, got NaN or an infinity (`non_finite = \"null\"` takes them as null)")
+            }
+            _ => bad(self.at, "expected a JSON value"),
         }
     }
 
@@ -316,7 +345,7 @@ impl Walk<'_> {
                 let text = if escaped { &self.scratch[..] } else { &self.body[from..to] };
                 self.rows.builder(column).push_string(text).map_err(wrong)
             }
-            Some(b'-' | b'0'..=b'9') => {
+            Some(b'-' | b'0'..=b'9') if self.non_finite_len().is_none() => {
                 let (from, to) = self.number()?;
                 self.rows.builder(column).push_number(&self.body[from..to]).map_err(wrong)
             }
@@ -324,8 +353,12 @@ impl Walk<'_> {
                 self.word(if word == b't' { "true" } else { "false" })?;
                 self.rows.builder(column).push_truth(word == b't').map_err(wrong)
             }
-            Some(b'n') => {
+            Some(b'n') if self.is_null() => {
                 self.word("null")?;
+                self.rows.null(column).map_err(wrong)
+            }
+            Some(_) if self.non_finite_len().is_some() => {
+                self.other()?;
                 self.rows.null(column).map_err(wrong)
             }
             Some(b'{' | b'[') if self.rows.builder(column).push_mismatch() => self.value(None),

@@ -62,7 +62,7 @@ fn paths_that_do_not_go_together_are_faults() {
     let faults = |columns: &str, settings: &str| {
         let columns = columns::read(Some(Settings::of(columns).0), &Topics::parse(["t"]).unwrap(), None, None).unwrap();
         let (mut table, _) = Settings::of(settings);
-        let faults = Json::read(&mut table).unwrap().check(&columns);
+        let faults = Json::read(&mut table, None).unwrap().check(&columns);
         faults.iter().map(|fault| fault.what.clone()).collect::<Vec<_>>().join("; ")
     };
     let cases = [
@@ -153,4 +153,26 @@ fn values_that_do_not_fit_are_null_where_declared() {
     let (table, faults) = Settings::of("v = { type = 'int8', mismatch = 'null', required = true }");
     assert!(columns::read(Some(table), &Topics::parse(["t"]).unwrap(), None, None).is_err());
     assert!(RefCell::borrow(&faults)[0].what.contains("required"));
+}
+
+#[test]
+fn what_is_no_finite_number_is_null_or_a_dead_letter() {
+    let columns = "temp = 'float64'\nhum = 'float64'";
+    let rows = |settings: &str, body: &str| crate::format::testing::rows(parse, settings, columns, body.as_bytes());
+    for word in ["nan", "NaN", "-Infinity", "Infinity", "inf", "-nan", "+Inf"] {
+        let body = format!("{{\"temp\":{word},\"hum\":41.5}}");
+        assert_eq!(rows("non_finite = 'null'", &body).as_deref(), Ok("-,41.5"), "{word}");
+        // Also where no column wants it.
+        let body = format!("{{\"x\":[{word}, {word}],\"hum\":41.5}}");
+        assert_eq!(rows("non_finite = 'null'", &body).as_deref(), Ok("-,41.5"), "{word}");
+        let wrong = rows("", &body).unwrap_err();
+        assert!(wrong.at == Some(6) && wrong.why.contains("non_finite"), "{word}: {wrong:?}");
+    }
+    for word in ["na", "nanx", "Infin", "--inf", "nil", "1nan", "+1"] {
+        let body = format!("{{\"temp\":{word},\"hum\":41.5}}");
+        assert!(rows("non_finite = 'null'", &body).is_err(), "{word}");
+    }
+    let required = "temp = { type = 'float64', required = true }";
+    let wrong = crate::format::testing::rows(parse, "non_finite = 'null'", required, b"{\"temp\":nan}").unwrap_err();
+    assert!(wrong.why.contains("missing"), "{wrong:?}");
 }
