@@ -7,9 +7,12 @@ use crate::flow::payload::{Payload, Payloads};
 
 pub mod avro;
 pub mod builder;
+pub mod bytes;
 pub mod cbor;
 pub mod columns;
+pub mod csv;
 pub mod document;
+pub mod influx;
 pub mod json;
 pub mod msgpack;
 pub mod number;
@@ -29,8 +32,18 @@ pub mod when;
 use columns::{ColumnType, Columns};
 
 /// Every format.
-pub static FORMATS: &[Kind<dyn DecoderSpec>] =
-    &[json::KIND, scalar::KIND, msgpack::KIND, cbor::KIND, senml::KIND, protobuf::KIND, avro::KIND];
+pub static FORMATS: &[Kind<dyn DecoderSpec>] = &[
+    json::KIND,
+    scalar::KIND,
+    csv::KIND,
+    influx::KIND,
+    msgpack::KIND,
+    cbor::KIND,
+    senml::KIND,
+    protobuf::KIND,
+    avro::KIND,
+    bytes::KIND,
+];
 
 /// Payloads to rows. One payload can never affect another's rows.
 pub trait Decoder: Send {

@@ -24,6 +24,11 @@ pub trait Reader: Send {
     /// Adds the values of all rows of one payload to the payload columns, and says how many rows they are. Where it fails,
     /// what it added is taken back.
     fn read(&mut self, payload: &Payload<'_>, rows: &mut Rows) -> Result<usize, Malformed>;
+
+    /// Fields of the payload that was read last that no column is declared for. `None` where nobody counts them.
+    fn extra_fields(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// Default of `max_bytes`.
@@ -59,7 +64,7 @@ impl Common {
     /// The decoder of a reader to these columns.
     pub fn decoder(&self, columns: &Columns, reader: impl Reader + 'static) -> Box<dyn Decoder> {
         let (limits, unpacker) = (self.limits, Unpacker::new(self.packing));
-        Box::new(Reading { reader, rows: Rows::new(columns), limits, unpacker })
+        Box::new(Reading { reader, rows: Rows::new(columns), limits, unpacker, extra_fields: 0 })
     }
 }
 
@@ -87,23 +92,31 @@ struct Reading<R> {
     rows: Rows,
     limits: Limits,
     unpacker: Unpacker,
+    /// As told before.
+    extra_fields: u64,
 }
 
 impl<R: Reader> Decoder for Reading<R> {
     fn push(&mut self, payload: &Payload<'_>) -> Result<usize, Malformed> {
-        let Self { reader, rows, limits, unpacker } = self;
-        rows.payload(payload, |rows| {
+        let Self { reader, rows, limits, unpacker, .. } = self;
+        let done = rows.payload(payload, |rows| {
             let body = unpacker.unpack(payload.body)?;
             limits.check_bytes(body.len())?;
             let count = reader.read(&Payload { body, ..*payload }, rows)?;
             limits.check_rows(count)?;
             Ok(count)
-        })
+        });
+        if done.is_ok() {
+            self.extra_fields += self.reader.extra_fields().unwrap_or(0);
+        }
+        done
     }
 
     fn tolerated(&mut self) -> Option<Tolerated> {
-        let mismatched_values = self.rows.mismatched()?;
-        Some(Tolerated { mismatched_values, ..Tolerated::default() })
+        let mismatched = self.rows.mismatched();
+        let extra_fields = std::mem::take(&mut self.extra_fields);
+        let lets_pass = self.reader.extra_fields().is_some() || mismatched.is_some();
+        lets_pass.then(|| Tolerated { extra_fields, mismatched_values: mismatched.unwrap_or(0) })
     }
 
     fn flush(&mut self) -> RecordBatch {
