@@ -47,6 +47,8 @@ pub struct SourceAccount {
     pub extra_fields: u64,
     /// Values that are null because their column cannot hold them.
     pub mismatched_values: u64,
+    /// Messages that by their numbers were sent and did not come.
+    pub lost_messages: u64,
 }
 
 /// `accepted + late + filtered` is what came in.
@@ -150,6 +152,7 @@ impl SourceAccount {
             expanded: meter.expanded.load(Relaxed),
             extra_fields: meter.extra_fields.load(Relaxed),
             mismatched_values: meter.mismatched_values.load(Relaxed),
+            lost_messages: meter.lost_messages.load(Relaxed),
         }
     }
 
@@ -188,7 +191,13 @@ impl fmt::Display for Account {
         });
         writeln!(f, "account of pipeline {}", self.pipeline)?;
         table(f, &["source", "received", "rows", "dead_letter", "future", "dropped", "duplicates"], sources)?;
-        for (name, SourceAccount { extra_fields, mismatched_values, .. }) in &self.sources {
+        for (name, SourceAccount { extra_fields, mismatched_values, lost_messages, .. }) in &self.sources {
+            if *lost_messages > 0 {
+                writeln!(
+                    f,
+                    "  of the messages of {name}, {lost_messages} were lost before they came here, by their numbers"
+                )?;
+            }
             if extra_fields + mismatched_values > 0 {
                 writeln!(
                     f,

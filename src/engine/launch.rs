@@ -277,7 +277,7 @@ impl Launching<'_> {
             let left = crate::engine::stage::Left { last, ..Default::default() };
             if keeps { reporter.report(epoch, left, Some(state)) } else { Ok(()) }
         };
-        let decoders = source.decoders.unwrap_or_else(default_decoders);
+        let decoders = if source.decoder.is_stateful() { 1 } else { source.decoders.unwrap_or_else(default_decoders) };
         let decoders = (0..decoders).map(|_| source.decoder.build(&source.columns)).collect();
         let (decoding, threads) = Decoding::of(decoders);
         for (thread, number) in threads.into_iter().zip(1..) {
@@ -306,7 +306,7 @@ impl Launching<'_> {
             emptied: emptied_sender,
             outbox: self.wiring.outbox(stage, self.rows_max),
         };
-        let restored = self.known[stage].state.source;
+        let restored = self.known[stage].state.source.clone();
         let inflow = self.inflow(stage, source, &meter, emptied)?;
         self.crew.spawn(&name, move || Ok(intake.run(inflow, restored)?))?;
         Ok(())
@@ -358,7 +358,7 @@ impl Launching<'_> {
         meter: &Arc<SourceMeter>,
     ) {
         let name = source.name.text;
-        let before = self.recovery.as_ref().and_then(|recovery| recovery.stage(&name)?.source);
+        let before = self.recovery.as_ref().and_then(|recovery| recovery.stage(&name)?.source.as_ref());
         let taken = before.map_or(0, |before| before.taken) + recovered.map_or(0, |recovered| recovered.payloads.0);
         let context = SourceContext {
             name: name.clone(),

@@ -144,15 +144,15 @@ impl Recovery {
             let mut reset = resets.stages.clone();
             if resets.all {
                 for state in manifest.stages.values_mut() {
-                    state.source = state.source.map(SourceState::without_time);
+                    state.source = state.source.take().map(SourceState::without_time);
                 }
                 reset.extend(manifest.stages.keys().cloned());
             }
-            let sources = || manifest.stages.values().filter_map(|state| state.source);
+            let sources = || manifest.stages.values().filter_map(|state| state.source.as_ref());
             if sources().count() > 0 && sources().all(|source| source.exhausted) {
                 tracing::info!(epoch = manifest.epoch, "all sources had come to their end; they begin anew");
                 for state in manifest.stages.values_mut() {
-                    let source = state.source.map(SourceState::anew);
+                    let source = state.source.take().map(SourceState::anew);
                     *state = StageState {
                         kind: state.kind.clone(),
                         source,
@@ -177,7 +177,7 @@ impl Recovery {
             let trouble = |(path, why)| JournalError::Disk { what: "create", path, why };
             folders.create(&**disk, &settings.folder).map_err(trouble)?;
             folders.sync(&**disk).map_err(trouble)?;
-            let state = manifest.as_ref().and_then(|manifest| manifest.stages.get(&source.name.text)?.source);
+            let state = manifest.as_ref().and_then(|manifest| manifest.stages.get(&source.name.text)?.source.as_ref());
             let from = state.map(|state| (state.position, state.number));
             let mut recovered = recover(&**disk, &settings, from, resets.accept_loss)?;
             recovered.exhausted |= state.is_some_and(|state| state.exhausted);
@@ -275,7 +275,7 @@ fn from_journals(
         // A journal that begins later is of a source that was new then.
         if let Some((_, (position, number))) = found.filter(|(epoch, _)| epoch.0 == manifest.epoch) {
             let (watermarks, slices) = (WatermarkState::default(), Slices::default());
-            let state = SourceState { position, number, taken: 0, watermarks, slices, exhausted: false };
+            let state = SourceState { position, number, taken: 0, watermarks, slices, ..SourceState::default() };
             let state = StageState { kind: source.kind.to_owned(), source: Some(state), ..StageState::default() };
             manifest.stages.insert(name.clone(), state);
         }

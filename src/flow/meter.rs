@@ -98,6 +98,8 @@ pub struct SourceMeter {
     pub extra_fields: AtomicU64,
     /// Values that are null because their column cannot hold them.
     pub mismatched_values: AtomicU64,
+    /// Messages that by their numbers were sent and did not come.
+    pub lost_messages: AtomicU64,
     /// Bytes of the payloads received.
     pub bytes: AtomicU64,
     /// 1 while connected.

@@ -28,13 +28,35 @@ pub use text::Text;
 pub trait Transcoder: Send {
     /// One payload as one JSON value. What it writes may be cut short where it fails.
     fn transcode(&mut self, payload: &Payload<'_>, text: &mut Text) -> Result<(), Malformed>;
+
+    /// Messages that were sent and did not come, of those up to the last one, since this was asked the last time. `None`
+    /// where nobody can tell.
+    fn lost_messages(&mut self) -> Option<u64> {
+        None
+    }
+
+    /// See [`Decoder::state`].
+    fn state(&self) -> Option<String> {
+        None
+    }
+
+    /// See [`Decoder::restore`].
+    fn restore(&mut self, state: &str) -> Result<(), String> {
+        let _ = state;
+        Ok(())
+    }
 }
 
 /// A format of documents as the pipeline file describes it.
 pub trait Language: std::fmt::Debug + Send + Sync {
-    /// Where the rows are, in a format that always has them in the same place.
+    /// Where the rows are, in a format that always has them in the same place; empty where a payload is always one row.
     fn rows(&self) -> Option<&'static str> {
         None
+    }
+
+    /// See [`DecoderSpec::is_stateful`].
+    fn is_stateful(&self) -> bool {
+        false
     }
 
     /// What is wrong with what the settings name: a schema that is not there.
@@ -68,6 +90,10 @@ impl DecoderSpec for Documents {
         faults
     }
 
+    fn is_stateful(&self) -> bool {
+        self.language.is_stateful()
+    }
+
     fn build(&self, columns: &Columns) -> Box<dyn Decoder> {
         let text = Text::new(self.json.limits.depth);
         let (transcoder, json) = (self.language.transcoder(), self.json.decoder(columns));
@@ -95,7 +121,18 @@ impl Decoder for Transcoding {
     }
 
     fn tolerated(&mut self) -> Option<Tolerated> {
-        self.json.tolerated()
+        match (self.transcoder.lost_messages(), self.json.tolerated()) {
+            (None, tolerated) => tolerated,
+            (Some(lost_messages), tolerated) => Some(Tolerated { lost_messages, ..tolerated.unwrap_or_default() }),
+        }
+    }
+
+    fn state(&self) -> Option<String> {
+        self.transcoder.state()
+    }
+
+    fn restore(&mut self, state: &str) -> Result<(), String> {
+        self.transcoder.restore(state)
     }
 
     fn flush(&mut self) -> RecordBatch {

@@ -117,9 +117,10 @@ fn parse(settings: &mut Settings) -> Option<Box<dyn DecoderSpec>> {
 }
 
 impl Json {
-    /// Reads the settings. `rows` is where the rows are in a format that knows.
+    /// Reads the settings. `rows` is where the rows are in a format that knows; empty where they are whole documents.
     pub(super) fn read(settings: &mut Settings, rows: Option<&str>) -> Option<Self> {
         let told = match rows {
+            Some("") => None,
             Some(rows) => Some(Name { text: rows.to_owned(), at: settings.at.clone(), expanded: false }),
             None => settings.optional::<Name>("rows"),
         };
@@ -260,7 +261,8 @@ impl Decoder for JsonDecoder {
         let mismatched = self.rows.mismatched();
         let extra_fields = std::mem::take(&mut self.extra_fields);
         let lets_pass = self.extra == Extra::Count || mismatched.is_some();
-        lets_pass.then(|| Tolerated { extra_fields, mismatched_values: mismatched.unwrap_or(0) })
+        let mismatched_values = mismatched.unwrap_or(0);
+        lets_pass.then(|| Tolerated { extra_fields, mismatched_values, ..Tolerated::default() })
     }
 
     fn push_alike(&mut self, payloads: &Payloads, from: usize) -> usize {

@@ -23,6 +23,7 @@ pub mod reader;
 pub mod rows;
 pub mod scalar;
 pub mod senml;
+pub mod sparkplug_b;
 pub mod swar;
 #[cfg(test)]
 mod testing;
@@ -42,6 +43,7 @@ pub static FORMATS: &[Kind<dyn DecoderSpec>] = &[
     senml::KIND,
     protobuf::KIND,
     avro::KIND,
+    sparkplug_b::KIND,
     bytes::KIND,
 ];
 
@@ -72,6 +74,17 @@ pub trait Decoder: Send {
         None
     }
 
+    /// What it knows from payloads that were pushed and needs for those to come, as text; `None` where that is nothing.
+    fn state(&self) -> Option<String> {
+        None
+    }
+
+    /// Goes on from a state.
+    fn restore(&mut self, state: &str) -> Result<(), String> {
+        let _ = state;
+        Ok(())
+    }
+
     /// Takes the rows added since the last time; columns as [`Columns::schema`] says.
     fn flush(&mut self) -> RecordBatch;
 }
@@ -81,6 +94,11 @@ pub trait DecoderSpec: std::fmt::Debug + Send + Sync {
     /// The payload column that there is where none is declared.
     fn implied(&self) -> Option<(&'static str, ColumnType)> {
         None
+    }
+
+    /// Whether what a payload comes to depends on payloads before it: one decoder has to see them all.
+    fn is_stateful(&self) -> bool {
+        false
     }
 
     /// What is wrong with these columns for this format.
@@ -97,6 +115,8 @@ pub struct Tolerated {
     pub extra_fields: u64,
     /// Values that their column cannot hold, and that are null (`mismatch = "null"`).
     pub mismatched_values: u64,
+    /// Messages that by their numbers were sent before and did not come.
+    pub lost_messages: u64,
 }
 
 /// What becomes of fields that no column is declared for.

@@ -106,6 +106,10 @@ impl DecoderSpec for Packed {
         self.spec.implied()
     }
 
+    fn is_stateful(&self) -> bool {
+        self.spec.is_stateful()
+    }
+
     fn check(&self, columns: &Columns) -> Vec<Fault> {
         self.spec.check(columns)
     }
@@ -129,6 +133,14 @@ impl Decoder for Unpacking {
 
     fn tolerated(&mut self) -> Option<Tolerated> {
         self.decoder.tolerated()
+    }
+
+    fn state(&self) -> Option<String> {
+        self.decoder.state()
+    }
+
+    fn restore(&mut self, state: &str) -> Result<(), String> {
+        self.decoder.restore(state)
     }
 
     fn flush(&mut self) -> RecordBatch {

@@ -116,7 +116,8 @@ impl<R: Reader> Decoder for Reading<R> {
         let mismatched = self.rows.mismatched();
         let extra_fields = std::mem::take(&mut self.extra_fields);
         let lets_pass = self.reader.extra_fields().is_some() || mismatched.is_some();
-        lets_pass.then(|| Tolerated { extra_fields, mismatched_values: mismatched.unwrap_or(0) })
+        let mismatched_values = mismatched.unwrap_or(0);
+        lets_pass.then(|| Tolerated { extra_fields, mismatched_values, ..Tolerated::default() })
     }
 
     fn flush(&mut self) -> RecordBatch {

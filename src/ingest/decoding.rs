@@ -1,8 +1,8 @@
 //! Payloads to rows on one thread or several, without a change in their order.
 //!
-//! What a payload comes to depends on nothing but the payload, so batches of payloads are decoded apart from each other;
+//! What a payload comes to depends on nothing but the payload in most formats, so batches of payloads are decoded apart from each other;
 //! time, dead letters and counts are the [`intake`](crate::ingest::intake)'s, which takes them in the order in which they
-//! were given.
+//! were given. A format that remembers what came before has one decoder, whose state is in the checkpoint.
 //!
 //! ```toml
 //! [sources.telemetry]
@@ -124,6 +124,22 @@ impl Decoding {
             runs.push(DecoderThread { decoder, payloads, decoded });
         }
         (Self::Threads { threads, next: 0 }, runs)
+    }
+
+    /// What the decoder knows from the payloads that were given; one of several knows nothing.
+    pub fn state(&self) -> Option<String> {
+        match self {
+            Self::Here(decoder) => decoder.state(),
+            Self::Threads { .. } => None,
+        }
+    }
+
+    /// Goes on from a state.
+    pub fn restore(&mut self, state: &str) -> Result<(), String> {
+        match self {
+            Self::Here(decoder) => decoder.restore(state),
+            Self::Threads { .. } => Err("the source had one decoder, and has several".to_owned()),
+        }
     }
 
     /// How many batches may be given before one is asked for.

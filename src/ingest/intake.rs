@@ -78,7 +78,7 @@ pub struct Intake {
 }
 
 /// Where a source is at the end of an epoch: all that an intake needs to go on from there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceState {
     /// The next record of the journal.
     pub position: Position,
@@ -93,13 +93,16 @@ pub struct SourceState {
     /// Nothing will ever follow.
     #[serde(default)]
     pub exhausted: bool,
+    /// What the decoder knows from the payloads before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoder: Option<String>,
 }
 
 impl SourceState {
     /// The same place, for a feed that had come to its end and is fed again.
     #[must_use]
     pub fn anew(self) -> Self {
-        Self { taken: 0, exhausted: false, slices: Slices::default(), ..self.without_time() }
+        Self { taken: 0, exhausted: false, slices: Slices::default(), decoder: None, ..self.without_time() }
     }
 
     /// The same place, with event time unknown.
@@ -136,6 +139,14 @@ pub enum IntakeError {
     /// A kernel refused.
     #[error("cannot set rows aside")]
     Compute(#[from] ArrowError),
+    /// What the decoder knew is not what it wrote.
+    #[error("source `{name}`: the checkpoint's state of the decoder cannot be read: {why}")]
+    State {
+        /// The source.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The journal cannot be read.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -204,8 +215,12 @@ impl Intake {
         Err(Severed.into())
     }
 
-    fn restore(&mut self, state: SourceState) -> Result<(), Severed> {
+    fn restore(&mut self, state: SourceState) -> Result<(), IntakeError> {
         self.taken = state.taken;
+        if let Some(decoder) = &state.decoder {
+            let restored = self.decoding.restore(decoder);
+            restored.map_err(|why| IntakeError::State { name: self.name.clone(), why })?;
+        }
         if let Some(slices) = &mut self.slices {
             *slices = state.slices;
         }
@@ -227,7 +242,8 @@ impl Intake {
         slices.ended();
         self.slices = self.slices.map(|_| slices);
         let (taken, watermarks) = (self.taken, self.watermarks.state());
-        let state = SourceState { position, number, taken, watermarks, slices, exhausted };
+        let decoder = self.decoding.state();
+        let state = SourceState { position, number, taken, watermarks, slices, exhausted, decoder };
         (self.keep)(epoch, state, last)
     }
 

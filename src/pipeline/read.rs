@@ -333,6 +333,10 @@ fn source(registry: Registry, name: Name, settings: &mut Settings) -> ReadSource
     let decoders = settings.up_to("decoders", DECODERS_MAX);
     let (spec, _) = spec(&kind, "type", settings);
     let (decoder, on_error) = decode.map_or((None, OnError::DeadLetter), |decode| read_decode(registry, decode));
+    if decoders.is_some_and(|decoders| decoders > 1) && decoder.as_ref().is_some_and(|decoder| decoder.is_stateful()) {
+        let what = "`decoders`: this format remembers what came before, so that one decoder has to see all payloads";
+        settings.fault(Fault::new(settings.at.clone(), what).help("take `decoders` out"));
+    }
     let (time, time_column) = time.map_or((TIME, None), read_time);
     // Without the source's spec its captures are not known; types and paths can be wrong all the same.
     let topics = spec.as_ref().map_or_else(Topics::default, |spec| spec.topics().clone());

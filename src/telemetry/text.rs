@@ -151,6 +151,9 @@ fn source(out: &mut Families, labels: &str, stage: &StageInfo) {
     let help = "Values that are null because their column cannot hold them (`mismatch = \"null\"`).";
     let mismatched = source.mismatched_values.load(Relaxed);
     out.sample(("streamgauge_source_mismatched_values_total", "counter", help), labels, mismatched);
+    let help = "Messages that by their numbers were sent and did not come (`sparkplug_b`).";
+    let lost = source.lost_messages.load(Relaxed);
+    out.sample(("streamgauge_source_lost_messages_total", "counter", help), labels, lost);
     let name = "streamgauge_component_received_bytes_total";
     out.sample((name, "counter", "Bytes of payloads received."), labels, source.bytes.load(Relaxed));
     out.sample(("streamgauge_source_connected", "gauge", "1 while connected."), labels, source.connected.load(Relaxed));

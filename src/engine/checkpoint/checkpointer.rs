@@ -72,6 +72,7 @@ impl Counts {
             duplicates: source.duplicates.load(Relaxed),
             extra_fields: source.extra_fields.load(Relaxed),
             mismatched_values: source.mismatched_values.load(Relaxed),
+            lost_messages: source.lost_messages.load(Relaxed),
             bytes: source.bytes.load(Relaxed),
         });
         let rows_out = [0, 1].map(|port| meter.rows_out[port].load(Relaxed));
@@ -94,6 +95,7 @@ impl Counts {
             source.duplicates.store(counts.duplicates, Relaxed);
             source.extra_fields.store(counts.extra_fields, Relaxed);
             source.mismatched_values.store(counts.mismatched_values, Relaxed);
+            source.lost_messages.store(counts.lost_messages, Relaxed);
             source.bytes.store(counts.bytes, Relaxed);
         }
     }
@@ -188,7 +190,7 @@ impl Checkpointer {
         }
         let state = &mut self.stages[stage].state;
         (state.parts, state.files, state.counts) = (parts, left.files, counts);
-        state.source = source.or(state.source);
+        state.source = source.or(state.source.take());
         Ok(())
     }
 
@@ -211,7 +213,8 @@ impl Checkpointer {
         };
         for known in &self.stages {
             let Some((journal, keep)) = &known.journal else { continue };
-            let needed = kept.iter().map(|manifest| manifest.stages.get(&known.name).and_then(|state| state.source));
+            let needed =
+                kept.iter().map(|manifest| manifest.stages.get(&known.name).and_then(|state| state.source.as_ref()));
             // A source that is new in a kept checkpoint is needed from its beginning.
             let Some(needed) = needed.map(|source| source.map(|source| source.position)).min().flatten() else {
                 continue;

@@ -91,6 +91,8 @@ pub struct SourceCounts {
     pub extra_fields: u64,
     #[serde(default)]
     pub mismatched_values: u64,
+    #[serde(default)]
+    pub lost_messages: u64,
     pub bytes: u64,
 }
 

@@ -135,6 +135,7 @@ impl Intake {
         for (_, tolerated) in decoded.tolerated.iter().filter(|(index, _)| payloads.contains(index)) {
             self.meter.extra_fields.fetch_add(tolerated.extra_fields, Relaxed);
             self.meter.mismatched_values.fetch_add(tolerated.mismatched_values, Relaxed);
+            self.meter.lost_messages.fetch_add(tolerated.lost_messages, Relaxed);
         }
         for (index, malformed) in &decoded.malformed[from..to] {
             match self.on_error {

@@ -1,0 +1,400 @@
+//! The `sparkplug_b` format: payloads of Eclipse Sparkplug B, with the births that give them their meaning
+//! ([specification 3.0](https://sparkplug.eclipse.org/specification/version/3.0/documents/sparkplug-specification-3.0.0.pdf)).
+//!
+//! ```toml
+//! [sources.plant]
+//! type = "mqtt"
+//! topics = ["spBv1.0/#"]
+//!
+//! [sources.plant.decode]
+//! format = "sparkplug_b"
+//! rows = "metric"                  # a row for each metric, or "message": a row for each message, of metrics by their names
+//!                                  # limits, `non_finite` and packing are those of the `json` format
+//!
+//! [sources.plant.columns]
+//! at = { type = "timestamp", unit = "ms", path = "$.timestamp" }  # of the metric, or else of the message
+//! group = "utf8"                   # and so on: message ("NDATA"), edge_node, device, seq, bd_seq, stale
+//! edge_node = "utf8"
+//! name = { type = "utf8", required = false }                      # by its alias, too; and: alias, datatype, historical
+//! number = "float64"               # the value, where it is a number; likewise: string, boolean, and value for any
+//! ```
+//!
+//! With `rows = "message"` a metric is `$.metrics['Boiler/Temp']`. Whole numbers have the sign of their data type. A time
+//! is in milliseconds, bytes are base64 text, arrays are arrays, a data set is `{"columns": […], "rows": [[…]]}`, a template
+//! the map of its members. A death is a row, too: of its `bdSeq`, or without a name; `stale` is one of a session that was
+//! over before.
+//!
+//! Births are kept for each edge node, in the checkpoint as well, so a source has one decoder. What an alias stands for that
+//! no birth has told is not known, and its message a dead letter. Numbers of the sequence that did not come are counted in
+//! `lost_messages`.
+
+use std::collections::HashMap;
+
+use prost::Message as _;
+use serde::{Deserialize, Serialize};
+
+use crate::component::{Kind, Settings};
+use crate::flow::payload::Payload;
+use crate::format::document::{Language, Text, Transcoder, documents};
+use crate::format::{DecoderSpec, Malformed};
+
+mod proto;
+mod topic;
+mod value;
+
+use proto::{Metric, Payload as Message};
+use topic::{Address, MessageType};
+use value::DataType;
+
+/// `format = "sparkplug_b"`.
+pub const KIND: Kind<dyn DecoderSpec> = Kind {
+    name: "sparkplug_b",
+    about: "Sparkplug B: metrics of edge nodes and devices, with aliases from their births",
+    parse,
+};
+
+/// How many edge nodes are remembered; of more, the ones heard of first are forgotten.
+const NODES_MAX: usize = 10_000;
+/// How many metrics one edge node may have.
+const METRICS_MAX: usize = 100_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RowsOf {
+    Metric,
+    Message,
+}
+
+#[derive(Debug)]
+struct Sparkplug {
+    rows: RowsOf,
+}
+
+fn parse(settings: &mut Settings) -> Option<Box<dyn DecoderSpec>> {
+    let choices = [("metric", RowsOf::Metric), ("message", RowsOf::Message)];
+    let rows = settings.choice("rows", &choices, RowsOf::Metric);
+    documents(settings, Sparkplug { rows })
+}
+
+impl Language for Sparkplug {
+    fn rows(&self) -> Option<&'static str> {
+        Some(if self.rows == RowsOf::Metric { "$[*]" } else { "" })
+    }
+
+    fn is_stateful(&self) -> bool {
+        true
+    }
+
+    fn transcoder(&self) -> Box<dyn Transcoder> {
+        Box::new(Host { rows: self.rows, nodes: Nodes::default(), lost: 0 })
+    }
+}
+
+/// What is known of edge nodes.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Nodes {
+    /// By group and edge node.
+    known: HashMap<String, Node>,
+    /// How many were ever heard of.
+    heard: u64,
+}
+
+/// What is known of an edge node and its devices.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Node {
+    /// The how manieth it was.
+    number: u64,
+    /// The number of the message before.
+    seq: Option<u8>,
+    /// Of the birth.
+    bd_seq: Option<u64>,
+    /// What metrics are, by alias.
+    aliases: HashMap<u64, Known>,
+    /// The data types of metrics, by device and name.
+    types: HashMap<String, u32>,
+}
+
+/// What a birth tells of a metric.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Known {
+    name: String,
+    datatype: u32,
+}
+
+/// A metric with what is known of it.
+struct Resolved<'m> {
+    metric: &'m Metric,
+    name: Option<String>,
+    datatype: DataType,
+}
+
+struct Host {
+    rows: RowsOf,
+    nodes: Nodes,
+    /// As told before.
+    lost: u64,
+}
+
+fn bad<T>(why: impl Into<String>) -> Result<T, Malformed> {
+    Err(Malformed { at: None, why: why.into() })
+}
+
+impl Transcoder for Host {
+    fn transcode(&mut self, payload: &Payload<'_>, text: &mut Text) -> Result<(), Malformed> {
+        let address = Address::of(payload.topic).map_err(|why| Malformed { at: None, why })?;
+        let Some(message_type) = address.message else { return self.state_text(payload, text) };
+        let message =
+            Message::decode(payload.body).or_else(|why| bad(format!("expected a Sparkplug B payload: {why}")))?;
+        let node = self.nodes.of(&address);
+        self.lost += node.follow(message_type, message.seq);
+        let stale = node.take_over(message_type, &address, &message)?;
+        let resolve = |metric| node.resolve(&address, metric);
+        let metrics: Vec<Resolved<'_>> = message.metrics.iter().map(resolve).collect::<Result<_, _>>()?;
+        let head = Head { address: &address, message_type, message: &message, bd_seq: node.bd_seq, stale };
+        match self.rows {
+            RowsOf::Message => head.message_text(&metrics, text),
+            RowsOf::Metric => head.metrics_text(&metrics, text),
+        }
+    }
+
+    fn lost_messages(&mut self) -> Option<u64> {
+        Some(std::mem::take(&mut self.lost))
+    }
+
+    fn state(&self) -> Option<String> {
+        serde_json::to_string(&self.nodes).ok()
+    }
+
+    fn restore(&mut self, state: &str) -> Result<(), String> {
+        self.nodes = serde_json::from_str(state).map_err(|why| why.to_string())?;
+        Ok(())
+    }
+}
+
+impl Host {
+    /// Whether a host application is there, which is told in JSON.
+    fn state_text(&self, payload: &Payload<'_>, text: &mut Text) -> Result<(), Malformed> {
+        let said: serde_json::Value = match serde_json::from_slice(payload.body) {
+            Ok(said) => said,
+            Err(why) => return bad(format!("expected the STATE of a host as JSON: {why}")),
+        };
+        if self.rows == RowsOf::Metric {
+            text.array()?;
+        }
+        text.map()?;
+        text.key("message");
+        text.string("STATE");
+        for (key, from) in [("boolean", "online"), ("timestamp", "timestamp")] {
+            if let Some(value) = said.get(from) {
+                text.key(key);
+                text.number(&value.to_string());
+            }
+        }
+        text.end_map();
+        if self.rows == RowsOf::Metric {
+            text.end_array();
+        }
+        Ok(())
+    }
+}
+
+impl Nodes {
+    /// What is known of the edge node of an address.
+    fn of(&mut self, address: &Address<'_>) -> &mut Node {
+        let key = address.node_key();
+        if !self.known.contains_key(&key) {
+            self.heard += 1;
+            if self.known.len() >= NODES_MAX
+                && let Some(first) = self.known.iter().min_by_key(|(_, node)| node.number).map(|(key, _)| key.clone())
+            {
+                self.known.remove(&first);
+            }
+        }
+        let number = self.heard;
+        self.known.entry(key).or_insert_with(|| Node { number, ..Node::default() })
+    }
+}
+
+impl Node {
+    /// How many numbers are missing before this one. A birth of the edge node begins anew, and a death has none.
+    fn follow(&mut self, message: MessageType, seq: Option<u64>) -> u64 {
+        let Some(seq) = seq.filter(|_| message != MessageType::NodeDeath) else { return 0 };
+        let seq = (seq % 256) as u8;
+        let before = self.seq.replace(seq).filter(|_| message != MessageType::NodeBirth);
+        // The same again is a second delivery.
+        before.map_or(0, |before| u64::from(seq.wrapping_sub(before).saturating_sub(1)))
+    }
+
+    /// Learns what a birth tells. True where a death is one of an earlier session.
+    fn take_over(
+        &mut self,
+        message_type: MessageType,
+        address: &Address<'_>,
+        message: &Message,
+    ) -> Result<bool, Malformed> {
+        let bd_seq = message.metrics.iter().find(|metric| metric.name.as_deref() == Some("bdSeq"));
+        let bd_seq = bd_seq.and_then(Metric::whole);
+        match message_type {
+            MessageType::NodeBirth => {
+                self.aliases.clear();
+                self.types.clear();
+                self.bd_seq = bd_seq;
+            }
+            MessageType::NodeDeath => {
+                let stale = self.bd_seq.is_some() && bd_seq.is_some() && self.bd_seq != bd_seq;
+                if !stale {
+                    // What comes next is a birth, or means nothing.
+                    let number = self.number;
+                    *self = Self { number, bd_seq: self.bd_seq, ..Self::default() };
+                }
+                return Ok(stale);
+            }
+            MessageType::DeviceBirth => (),
+            _ => return Ok(false),
+        }
+        for metric in &message.metrics {
+            let Some(name) = &metric.name else { continue };
+            let Some(datatype) = metric.datatype else { continue };
+            if self.types.len() >= METRICS_MAX {
+                return bad(format!("the edge node {} has more than {METRICS_MAX} metrics", address.node_key()));
+            }
+            self.types.insert(address.metric_key(name), datatype);
+            if let Some(alias) = metric.alias {
+                self.aliases.insert(alias, Known { name: name.clone(), datatype });
+            }
+        }
+        Ok(false)
+    }
+
+    fn resolve<'m>(&self, address: &Address<'_>, metric: &'m Metric) -> Result<Resolved<'m>, Malformed> {
+        let known = metric.alias.and_then(|alias| self.aliases.get(&alias));
+        let name =
+            metric.name.clone().filter(|name| !name.is_empty()).or_else(|| known.map(|known| known.name.clone()));
+        if let (None, Some(alias)) = (&name, metric.alias) {
+            return bad(format!("no birth of the edge node {} has told what alias {alias} is", address.node_key()));
+        }
+        let by_name = || name.as_ref().and_then(|name| self.types.get(&address.metric_key(name))).copied();
+        let datatype = metric.datatype.or_else(|| known.map(|known| known.datatype)).or_else(by_name);
+        Ok(Resolved { metric, name, datatype: DataType(datatype.unwrap_or(0)) })
+    }
+}
+
+/// What all rows of a message have in common.
+struct Head<'m> {
+    address: &'m Address<'m>,
+    message_type: MessageType,
+    message: &'m Message,
+    bd_seq: Option<u64>,
+    stale: bool,
+}
+
+impl Head<'_> {
+    fn common(&self, text: &mut Text) -> Result<(), Malformed> {
+        text.map()?;
+        let address = self.address;
+        let texts = [("group", address.group), ("message", self.message_type.name()), ("edge_node", address.edge_node)];
+        for (key, value) in texts.into_iter().chain(address.device.map(|device| ("device", device))) {
+            text.key(key);
+            text.string(value);
+        }
+        for (key, value) in [("seq", self.message.seq), ("bd_seq", self.bd_seq)] {
+            if let Some(value) = value {
+                text.key(key);
+                text.int(value);
+            }
+        }
+        if matches!(self.message_type, MessageType::NodeDeath) {
+            text.key("stale");
+            text.bool(self.stale);
+        }
+        Ok(())
+    }
+
+    fn time(&self, metric: Option<&Metric>, text: &mut Text) {
+        if let Some(time) = metric.and_then(|metric| metric.timestamp).or(self.message.timestamp) {
+            text.key("timestamp");
+            text.int(time);
+        }
+    }
+
+    fn message_text(&self, metrics: &[Resolved<'_>], text: &mut Text) -> Result<(), Malformed> {
+        self.common(text)?;
+        self.time(None, text);
+        text.key("metrics");
+        text.map()?;
+        for resolved in metrics {
+            let Some(name) = &resolved.name else { continue };
+            text.key(name);
+            resolved.value_text(text)?;
+        }
+        text.end_map();
+        text.end_map();
+        Ok(())
+    }
+
+    fn metrics_text(&self, metrics: &[Resolved<'_>], text: &mut Text) -> Result<(), Malformed> {
+        text.array()?;
+        if metrics.is_empty() {
+            self.common(text)?;
+            self.time(None, text);
+            text.end_map();
+        }
+        for resolved in metrics {
+            let metric = resolved.metric;
+            self.common(text)?;
+            self.time(Some(metric), text);
+            if let Some(name) = &resolved.name {
+                text.key("name");
+                text.string(name);
+            }
+            if let Some(alias) = metric.alias {
+                text.key("alias");
+                text.int(alias);
+            }
+            if let Some(name) = resolved.datatype.name() {
+                text.key("datatype");
+                text.string(name);
+            }
+            text.key("historical");
+            text.bool(metric.is_historical.unwrap_or(false));
+            if let Some(kind) = resolved.kind() {
+                text.key(kind);
+                resolved.value_text(text)?;
+            }
+            text.key("value");
+            resolved.value_text(text)?;
+            text.end_map();
+        }
+        text.end_array();
+        Ok(())
+    }
+}
+
+impl Resolved<'_> {
+    /// The field for values of its type.
+    fn kind(&self) -> Option<&'static str> {
+        let value = self.metric.value.as_ref().filter(|_| self.metric.is_null != Some(true))?;
+        Some(match value {
+            proto::Value::Int(_) | proto::Value::Long(_) | proto::Value::Float(_) | proto::Value::Double(_) => "number",
+            proto::Value::Boolean(_) => "boolean",
+            proto::Value::String(_) => "string",
+            _ => return None,
+        })
+    }
+
+    fn value_text(&self, text: &mut Text) -> Result<(), Malformed> {
+        let named = |why| {
+            let name = self.name.as_deref().unwrap_or("");
+            Malformed { at: None, why: format!("metric `{name}`: {why}") }
+        };
+        match &self.metric.value {
+            Some(value) if self.metric.is_null != Some(true) => value.text(self.datatype, text).map_err(named),
+            _ => {
+                text.null();
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
