@@ -39,7 +39,8 @@ pub(crate) fn is_deterministic(function: &ScalarUDF) -> bool {
 }
 
 /// The functions that DataFusion does not have, and how many arguments they take.
-const OURS: [(&str, usize); 3] = [("quantile", 2), ("first", 1), ("last", 1)];
+const OURS: [(&str, usize); 7] =
+    [("quantile", 2), ("first", 1), ("last", 1), ("quantile_exact", 2), ("fsum", 1), ("increase", 1), ("resets", 1)];
 
 /// Whether DataFusion knows the function only by name, and we compute it.
 pub(crate) fn is_ours(name: &str) -> bool {
@@ -73,7 +74,13 @@ impl AggregateUDFImpl for Ours {
     }
 
     fn return_type(&self, args: &[DataType]) -> Result<DataType> {
-        Ok(if self.name == "quantile" { DataType::Float64 } else { args[0].clone() })
+        Ok(match self.name {
+            "quantile" | "quantile_exact" | "fsum" => DataType::Float64,
+            "resets" => DataType::Int64,
+            "increase" if args[0].is_integer() => DataType::Int64,
+            "increase" => DataType::Float64,
+            _ => args[0].clone(),
+        })
     }
 
     fn accumulator(&self, _: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {

@@ -224,7 +224,7 @@ fn arrival(columns: &mut Vec<Column>, name: Name, faults: &mut Vec<Fault>) -> us
                 .help("rename it, or set `time.column`"),
         );
     }
-    let kind = ColumnType::Timestamp(When::Rfc3339);
+    let kind = ColumnType::Timestamp(When::Rfc3339 { zone: None });
     columns.push(Column { name, kind, from: From::Arrival, required: true, conversion: None });
     columns.len() - 1
 }

@@ -11,8 +11,11 @@ use crate::format::swar;
 pub enum When {
     /// A number, or text that is one, of this unit since 1970-01-01T00:00:00Z.
     Unit(Unit),
-    /// `2026-01-31T12:00:00.25+01:00`.
-    Rfc3339,
+    /// `2026-01-31T12:00:00.25+01:00`, and what else ISO 8601 allows: `+0100`, a blank for the `T`.
+    Rfc3339 {
+        /// Where the clock hangs, of a time that does not say so.
+        zone: Option<TimeZone>,
+    },
     /// By a strftime pattern.
     Pattern {
         /// The pattern.
@@ -56,11 +59,11 @@ impl When {
             "ms" => Self::Unit(Unit::Ms),
             "us" => Self::Unit(Unit::Us),
             "ns" => Self::Unit(Unit::Ns),
-            "rfc3339" => Self::Rfc3339,
+            "rfc3339" => return Ok(Self::Rfc3339 { zone: zone.map(read_zone).transpose()? }),
             _ => return pattern(unit, zone),
         };
         match zone {
-            Some(_) => Err(format!("`zone` goes with a strftime pattern, not with unit `{unit}`")),
+            Some(_) => Err(format!("`zone` goes with `rfc3339` or a strftime pattern, not with unit `{unit}`")),
             None => Ok(simple),
         }
     }
@@ -70,7 +73,7 @@ impl When {
     pub fn read_short(&self, number: Short) -> Option<i64> {
         match self {
             Self::Unit(unit) => unit.micros(number),
-            Self::Rfc3339 | Self::Pattern { .. } => None,
+            Self::Rfc3339 { .. } | Self::Pattern { .. } => None,
         }
     }
 
@@ -108,9 +111,15 @@ impl When {
         let time = match self {
             Self::Unit(_) if number::is_number(text.as_bytes()) => return self.read_number(text.as_bytes()),
             Self::Unit(_) => return Err(format!("expected {}, got \"{}\"", self.expected(), shorten(text))),
-            Self::Rfc3339 => match rfc3339(text.as_bytes()) {
-                Some(micros) => return Ok(micros),
-                None => text.parse::<jiff::Timestamp>().map_err(wrong)?,
+            Self::Rfc3339 { zone } => match (rfc3339(text.as_bytes()), zone) {
+                (Some(micros), _) => return Ok(micros),
+                (None, None) => text.parse::<jiff::Timestamp>().map_err(wrong)?,
+                (None, Some(zone)) => match text.parse::<jiff::Timestamp>() {
+                    Ok(time) => time,
+                    Err(_) => {
+                        zone.to_timestamp(text.parse::<jiff::civil::DateTime>().map_err(wrong)?).map_err(wrong)?
+                    }
+                },
             },
             Self::Pattern { pattern, zone } => {
                 let parsed = strtime::parse(pattern, text).map_err(wrong)?;
@@ -136,7 +145,7 @@ impl When {
                 };
                 format!("a time as a number of {unit}")
             }
-            Self::Rfc3339 => "a time as rfc3339 text".to_owned(),
+            Self::Rfc3339 { .. } => "a time as rfc3339 text".to_owned(),
             Self::Pattern { pattern, .. } => format!("a time as text like {pattern}"),
         }
     }

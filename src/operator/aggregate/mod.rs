@@ -6,7 +6,7 @@
 //! - NaN is a value: `sum`, `avg`, `var` and `stddev` of rows with a NaN are NaN; `min`, `max` and `quantile` hold it
 //!   for greater than every number.
 //! - The result is the same however rows are cut into batches and panes: `merge(partial(a), b) = fold(a, b)`, for
-//!   floating point sums up to rounding.
+//!   floating point sums up to rounding (`fsum` without).
 
 use std::sync::Arc;
 
@@ -19,9 +19,13 @@ use fused::Simple;
 
 pub mod cell;
 pub mod count;
+mod counter;
 pub mod edge;
+mod exact;
+mod exact_quantile;
 pub mod extreme;
 pub mod fused;
+mod kept;
 pub mod moment;
 pub mod quantile;
 pub mod sum;
@@ -86,11 +90,15 @@ pub static AGGREGATES: &[(&str, &str)] = &[
     ("var", "the variance of a sample; also var_samp, and var_pop of a population"),
     ("stddev", "the standard deviation of a sample; also stddev_samp, and stddev_pop of a population"),
     ("quantile", "quantile(x, p), within 1 % of the value"),
+    ("quantile_exact", "quantile_exact(x, p), interpolated between values, all of which it keeps"),
+    ("fsum", "the sum of floats with all digits, rounded once: the same in any order"),
+    ("increase", "how much a counter has grown that begins at nought again now and then"),
+    ("resets", "how often it did"),
 ];
 
 /// Our own kernel of a function over arguments of these types; `None` where there is none and the adapter has to do.
 ///
-/// `constant` is the second argument of `quantile`. The error says what is wrong with the arguments.
+/// `constant` is the second argument of `quantile` and `quantile_exact`. The error says what is wrong with the arguments.
 pub fn kernel(
     function: &str,
     args: &[DataType],
@@ -113,17 +121,32 @@ pub fn kernel(
             Some(edge::kernel(input, edge).ok_or_else(no_kernel)?)
         }
         ("first" | "last", _) => return Err(format!("`{function}` takes one argument, got {}", args.len())),
+        ("fsum", [input]) if input.is_numeric() => Some(exact::kernel()),
+        ("increase", [input]) => Some(counter::increase(input).ok_or_else(|| no_numbers(function, input))?),
+        ("resets", [input]) => Some(counter::resets(input).ok_or_else(|| no_numbers(function, input))?),
+        ("fsum", [input]) => return Err(no_numbers(function, input)),
+        ("fsum" | "increase" | "resets", _) => {
+            return Err(format!("`{function}` takes one argument, got {}", args.len()));
+        }
         ("quantile", [input, _]) if input.is_numeric() => Some(quantile::kernel(probability(constant)?)),
         ("quantile", [input, _]) => return Err(format!("`quantile` takes numbers, got values of type {input}")),
-        ("quantile", _) => return Err(format!("`quantile` takes a value and a probability, got {}", args.len())),
+        ("quantile_exact", [input, _]) if input.is_numeric() => Some(exact_quantile::kernel(probability(constant)?)),
+        ("quantile_exact", [input, _]) => return Err(no_numbers(function, input)),
+        ("quantile" | "quantile_exact", _) => {
+            return Err(format!("`{function}` takes a value and a probability, got {}", args.len()));
+        }
         _ => None,
     };
     Ok(kernel.map(|kernel| Arc::new(kernel) as Arc<dyn AggregateFactory>))
 }
 
+fn no_numbers(function: &str, input: &DataType) -> String {
+    format!("`{function}` takes numbers, got values of type {input}")
+}
+
 fn probability(constant: Option<f64>) -> Result<f64, String> {
-    let p = constant.ok_or("the probability of `quantile` must be a constant from 0 to 1")?;
-    if (0.0..=1.0).contains(&p) { Ok(p) } else { Err(format!("the probability of `quantile` is from 0 to 1, got {p}")) }
+    let p = constant.ok_or("the probability of a quantile must be a constant from 0 to 1")?;
+    if (0.0..=1.0).contains(&p) { Ok(p) } else { Err(format!("the probability of a quantile is from 0 to 1, got {p}")) }
 }
 
 /// What makes an empty aggregate.

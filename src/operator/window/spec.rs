@@ -185,7 +185,7 @@ fn measure(name: &Name, text: &Name, input: &StreamSchema) -> Result<Measure, Fa
     };
     let mut args: Vec<_> = call.args.into_iter().map(Arg::Scalar).collect();
     if own.is_some() {
-        // The second argument of `quantile` is in its kernel.
+        // The second argument of a quantile is in its kernel.
         args.truncate(1);
     }
     let Some(factory) = own.or(call.adapter) else {
