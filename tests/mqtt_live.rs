@@ -5,10 +5,7 @@ mod support;
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose,
-};
+use support::authority::Authority;
 use support::connect::{acked_bodies, bodies, next, numbers, open, publish_all, subscribed, until};
 use support::mosquitto::{Mosquitto, free_port};
 
@@ -48,43 +45,6 @@ async fn strangers_are_told_to_check_their_password() {
         let (mut source, _) = open(&url).await.unwrap();
         let why = next(&mut *source).await.unwrap_err().to_string();
         assert!(why.contains("password"), "{why}");
-    }
-}
-
-/// A throw-away certificate authority, and what it signed, as files.
-struct Authority(tempfile::TempDir);
-
-impl Authority {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "streamgauge test authority");
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        std::fs::write(dir.path().join("ca.pem"), issuer.pem()).unwrap();
-        for (name, usage) in
-            [("server", ExtendedKeyUsagePurpose::ServerAuth), ("client", ExtendedKeyUsagePurpose::ClientAuth)]
-        {
-            let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-            params.distinguished_name.push(DnType::CommonName, name);
-            params.extended_key_usages.push(usage);
-            let key = KeyPair::generate().unwrap();
-            std::fs::write(dir.path().join(format!("{name}.pem")), params.signed_by(&key, &issuer).unwrap().pem())
-                .unwrap();
-            std::fs::write(dir.path().join(format!("{name}.key")), key.serialize_pem()).unwrap();
-        }
-        Self(dir)
-    }
-
-    fn file(&self, name: &str) -> String {
-        self.0.path().join(name).to_str().unwrap().to_owned()
-    }
-
-    /// A second listener, with TLS.
-    fn listener(&self, port: u16) -> String {
-        let (ca, cert, key) = (self.file("ca.pem"), self.file("server.pem"), self.file("server.key"));
-        format!("allow_anonymous true\nlistener {port} 127.0.0.1\ncafile {ca}\ncertfile {cert}\nkeyfile {key}")
     }
 }
 

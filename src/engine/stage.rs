@@ -1,6 +1,7 @@
 //! The loops that every operator and sink thread runs.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -130,9 +131,13 @@ pub fn run_operator(
         match message {
             Message::Batch(batch) => {
                 operator.process(batch, &mut outbox)?;
+                tell_held(&*operator, &outbox);
                 continue;
             }
-            Message::Watermark(at) => operator.advance(at, &mut outbox)?,
+            Message::Watermark(at) => {
+                operator.advance(at, &mut outbox)?;
+                tell_held(&*operator, &outbox);
+            }
             Message::Mark(_) => (),
             Message::Barrier(epoch) | Message::Stop(epoch) | Message::End(epoch) => {
                 operator.flush(&mut outbox)?;
@@ -144,6 +149,12 @@ pub fn run_operator(
         if last {
             return Ok(());
         }
+    }
+}
+
+fn tell_held(operator: &dyn Operator, outbox: &Outbox) {
+    if let Some(held) = operator.held() {
+        outbox.meter().held.store(held as u64, Relaxed);
     }
 }
 

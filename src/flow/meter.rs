@@ -20,6 +20,8 @@ pub struct Meter {
     pub batches_out: [AtomicU64; PORTS],
     /// The last watermark that passed on, in microseconds; `i64::MIN` before the first.
     pub watermark_micros: AtomicI64,
+    /// Groups or keys that the state of an operator holds; `u64::MAX` where it keeps none.
+    pub held: AtomicU64,
     /// Nanoseconds spent waiting for input.
     pub waiting_ns: AtomicU64,
     /// Nanoseconds spent waiting for room downstream.
@@ -35,6 +37,7 @@ impl Default for Meter {
             rows_out: Default::default(),
             batches_out: Default::default(),
             watermark_micros: AtomicI64::new(i64::MIN),
+            held: AtomicU64::new(u64::MAX),
             waiting_ns: AtomicU64::new(0),
             blocked_ns: AtomicU64::new(0),
             started: Instant::now(),

@@ -41,6 +41,11 @@ pub struct Outbox {
 }
 
 impl Outbox {
+    /// The counts of the stage.
+    pub fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
     /// An outbox that gives every message to all of its port's outputs, in batches of at most `rows_max`.
     pub fn new(main: Vec<Sender<Message>>, side: Vec<Sender<Message>>, rows_max: usize, meter: Arc<Meter>) -> Self {
         assert!(rows_max > 0, "a batch has at least one row");

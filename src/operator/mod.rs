@@ -38,6 +38,11 @@ pub trait Operator: Send {
         Ok(())
     }
 
+    /// How many groups or keys its state holds; `None` for an operator that keeps none.
+    fn held(&self) -> Option<usize> {
+        None
+    }
+
     /// All parts of the state, in an order of the operator's own; none for an operator that keeps none. A part that has not
     /// changed since the snapshot before, or since `restore`, need not give its rows again. The operator goes on with it.
     fn snapshot(&mut self) -> Result<Vec<Part>, OperatorError> {

@@ -108,6 +108,11 @@ fn stage(out: &mut Families, pipeline: &PipelineInfo, stage: &StageInfo) {
     if stage.kind == StageKind::Operator {
         discarded(out, &labels, "late", meter.rows_out[1].load(Relaxed));
     }
+    let held = meter.held.load(Relaxed);
+    if held != u64::MAX {
+        let help = "Groups or keys that the state of an operator holds.";
+        out.sample(("streamgauge_operator_groups", "gauge", help), &labels, held);
+    }
     let (busy, blocked, waiting) = meter.seconds();
     out.sample(("streamgauge_stage_busy_seconds_total", "counter", "Time spent working."), &labels, busy);
     let help = "Time spent waiting for room downstream.";

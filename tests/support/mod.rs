@@ -2,6 +2,7 @@
 //! elsewhere.
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test uses a part of it")]
 
+pub mod authority;
 pub mod chance;
 pub mod committed;
 pub mod connect;

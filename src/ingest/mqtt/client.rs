@@ -180,15 +180,17 @@ fn transport(connection: &Connection) -> Result<Transport, String> {
 }
 
 /// What a person has to do about a refusal, if anything helps but time.
-fn refused(code: &str) -> Reason {
+fn refused(code: &str, (host, port): (String, u16), user: Option<&str>) -> Reason {
+    let user = user.map_or(String::new(), |user| format!(" of user `{user}`"));
+    let what = format!("the broker at {host}:{port} refused the connection{user}: {code}");
     let fix = match code {
         "NotAuthorized" | "BadUserNamePassword" | "BadAuthenticationMethod" => "check `username` and `password`",
         "ClientIdentifierNotValid" | "BadClientId" => "set another `client_id`",
         "RefusedProtocolVersion" | "UnsupportedProtocolVersion" => "set another `protocol`",
         "Banned" => "the broker has banned this client",
-        _ => return Reason::Passing(format!("the broker refused the connection: {code}")),
+        _ => return Reason::Passing(what),
     };
-    Reason::Fatal(format!("the broker refused the connection: {code}; {fix}"))
+    Reason::Fatal(format!("{what}; {fix}"))
 }
 
 fn lost(error: &(dyn std::error::Error + 'static)) -> Reason {
@@ -254,7 +256,7 @@ impl Five {
             Ok(v5::Event::Outgoing(rumqttc::Outgoing::Publish(id))) => Event::Sent(id),
             Ok(v5::Event::Outgoing(rumqttc::Outgoing::Disconnect)) => Event::Closed,
             Ok(_) => Event::Other,
-            Err(error) => Event::Disconnected(five_reason(&error)),
+            Err(error) => Event::Disconnected(five_reason(&error, &self.events.options)),
         }
     }
 }
@@ -280,9 +282,11 @@ impl Client for Five {
     }
 }
 
-fn five_reason(error: &v5::ConnectionError) -> Reason {
+fn five_reason(error: &v5::ConnectionError, options: &v5::MqttOptions) -> Reason {
     use v5::mqttbytes::v5::DisconnectReasonCode as Code;
     use v5::{ConnectionError as Error, StateError};
+    let user = options.credentials();
+    let refused = |code: &str| refused(code, options.broker_address(), user.as_ref().map(|user| &*user.username));
     match error {
         Error::ConnectionRefused(reason) | Error::MqttState(StateError::ConnFail { reason }) => {
             refused(&format!("{reason:?}"))
@@ -366,7 +370,10 @@ impl Four {
             Ok(rumqttc::Event::Outgoing(rumqttc::Outgoing::Disconnect)) => Event::Closed,
             Ok(_) => Event::Other,
             Err(rumqttc::ConnectionError::ConnectionRefused(code)) => {
-                Event::Disconnected(refused(&format!("{code:?}")))
+                let options = &self.events.mqtt_options;
+                let user = options.credentials();
+                let user = user.as_ref().map(|user| &*user.username);
+                Event::Disconnected(refused(&format!("{code:?}"), options.broker_address(), user))
             }
             Err(error) => Event::Disconnected(lost(&error)),
         }

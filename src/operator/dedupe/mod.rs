@@ -256,6 +256,10 @@ impl Operator for Dedupe {
         Ok(())
     }
 
+    fn held(&self) -> Option<usize> {
+        Some(self.recent.keys.len())
+    }
+
     fn snapshot(&mut self) -> Result<Vec<Part>, OperatorError> {
         self.parts()
     }

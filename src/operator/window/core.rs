@@ -381,11 +381,6 @@ impl Windows {
         self.core.bound = bound;
     }
 
-    /// How many groups count against `max_groups`.
-    pub(super) fn held(&self) -> usize {
-        self.core.groups.counted()
-    }
-
     /// The numbers of the rows that would be the first of new groups.
     pub(super) fn new_groups(&self, batch: &RecordBatch) -> Result<Vec<i64>, OperatorError> {
         let (times, numbers) = (self.core.times(batch), self.core.numbers(batch).unwrap_or_default());
@@ -423,6 +418,10 @@ impl Operator for Windows {
         self.engine.advance(core, out)?;
         core.groups.settle();
         Ok(())
+    }
+
+    fn held(&self) -> Option<usize> {
+        Some(self.core.groups.counted())
     }
 
     fn snapshot(&mut self) -> Result<Vec<Part>, OperatorError> {

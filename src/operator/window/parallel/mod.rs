@@ -199,6 +199,10 @@ impl Operator for Parallel {
         self.collect(BATCHES_AHEAD, out)
     }
 
+    fn held(&self) -> Option<usize> {
+        Some(self.workers.iter().map(|worker| worker.held).sum())
+    }
+
     fn advance(&mut self, watermark: Timestamp, out: &mut dyn Emit) -> Result<(), OperatorError> {
         self.start()?;
         self.workers.iter().for_each(|worker| worker.give(Task::Advance(watermark)));

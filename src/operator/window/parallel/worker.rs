@@ -66,6 +66,8 @@ pub(super) struct Worker {
     tasks: Option<Sender<Task>>,
     done: Receiver<Result<Done, OperatorError>>,
     thread: Option<JoinHandle<()>>,
+    /// How many groups it held after the task that was answered last.
+    pub(super) held: usize,
 }
 
 impl Worker {
@@ -89,7 +91,7 @@ impl Worker {
         };
         let named = Builder::new().name(format!("window {}", number + 1));
         let thread = named.spawn(run).map_err(OperatorError::Thread)?;
-        Ok(Self { tasks: Some(tasks), done, thread: Some(thread) })
+        Ok(Self { tasks: Some(tasks), done, thread: Some(thread), held: 0 })
     }
 
     /// Gives it a task. If it is gone, the answer will tell.
@@ -103,7 +105,7 @@ impl Worker {
     /// Takes the answer to the oldest task. A panic over there goes on here.
     pub(super) fn take(&mut self) -> Result<Done, OperatorError> {
         if let Ok(done) = self.done.recv() {
-            return done;
+            return done.inspect(|done| self.held = done.held);
         }
         if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join) {
             resume_unwind(panic);
@@ -132,7 +134,7 @@ fn perform(windows: &mut Windows, task: Task) -> Result<Done, OperatorError> {
             windows.process(batch, &mut done)?;
         }
         Task::Probe(batch) => done.new = windows.new_groups(&batch)?,
-        Task::Held => done.held = windows.held(),
+        Task::Held => (),
         Task::Advance(watermark) => windows.advance(watermark, &mut done)?,
         Task::Snapshot => done.parts = windows.snapshot()?,
         Task::Restore { parts, same } => {
@@ -142,5 +144,6 @@ fn perform(windows: &mut Windows, task: Task) -> Result<Done, OperatorError> {
             }
         }
     }
+    done.held = windows.held().unwrap_or(0);
     Ok(done)
 }
