@@ -4,7 +4,7 @@
 //! [sources.loggers.decode]
 //! format = "csv"
 //! header = true                    # the first record of every payload has the names; or:
-//! fields = ["ts", "temp", "hum"]   # the names, in order. Without either: the declared columns, in order
+//! # fields = ["ts", "temp", "hum"] # the names, in order. Without either: the declared columns, in order
 //! delimiter = ";"                  # one byte: ","
 //! quote = "'"                      # one byte, or "" for none: "\""
 //! comment = "#"                    # records that begin so are passed over: none are
@@ -16,8 +16,8 @@
 //! max_bytes = "1MiB"               # these, and how it is packed: see the `reader` module
 //!
 //! [sources.loggers.columns]
-//! ts = { type = "timestamp", unit = "%Y-%m-%d %H:%M:%S", zone = "Europe/Berlin" }
-//! temp = "float64"                 # the field of its name
+//! ts = { type = "timestamp", unit = "%Y-%m-%d %H:%M:%S", zone = "Europe/Berlin" }    # the field of its name
+//! temp = "float64"
 //! state = { type = "utf8", path = "$[3]" }                # the fourth
 //! ```
 //!
