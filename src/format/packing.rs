@@ -9,9 +9,10 @@
 //! ```
 //!
 //! The encoding is undone first: what comes out of it may be compressed. `max_bytes` counts what the format reads in the
-//! end, and nothing beyond it is inflated. Base64 may be of the usual or of the URL alphabet, padded or not; white space
-//! around the whole is passed over. `auto` goes by the first bytes, and takes what begins like none of gzip, zlib and zstd
-//! as it is: a guess, where a bare payload may begin like that. The byte of an error is one of the payload as it is read.
+//! end, and nothing beyond it is inflated. Base64 may be of the usual or of the URL alphabet, padded or not; hex may begin
+//! with `0x`; white space around the whole is passed over. `auto` goes by the first bytes, and takes what begins like none
+//! of gzip, zlib and zstd as it is: a guess, where a bare payload may begin like that. The byte of an error is one of the
+//! payload as it is read.
 
 use std::io::Read;
 
@@ -274,7 +275,8 @@ fn base64<'o>(body: &[u8], out: &'o mut Vec<u8>) -> Result<&'o [u8], Malformed> 
 
 fn hex<'o>(body: &[u8], out: &'o mut Vec<u8>) -> Result<&'o [u8], Malformed> {
     let text = body.trim_ascii();
-    let before = body.len() - body.trim_ascii_start().len();
+    let text = text.strip_prefix(b"0x").or_else(|| text.strip_prefix(b"0X")).unwrap_or(text);
+    let before = body.trim_ascii_end().len() - text.len();
     let digit = |at: usize| {
         let value = char::from(text[at]).to_digit(16);
         value.map(|value| value as u8).ok_or_else(|| {

@@ -56,6 +56,7 @@ fn text_that_stands_for_bytes_is_decoded() {
     let cases = [
         ("hex", "7b2261223a312e357d"),
         ("hex", " 7B2261223A312E357D\r\n"),
+        ("hex", "0x7b2261223a312e357d\n"),
         ("base64", "eyJhIjoxLjV9"),
         ("base64", "eyJhIjoxLjV9Cg==\n"),
         ("base64", "eyJhIjoxLjV9Cg"),
