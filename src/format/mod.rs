@@ -15,6 +15,8 @@ pub mod document;
 pub mod influx;
 pub mod json;
 pub mod msgpack;
+#[cfg(test)]
+mod mutations;
 pub mod number;
 pub mod packing;
 pub mod path;
