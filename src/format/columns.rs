@@ -67,6 +67,8 @@ pub enum ColumnType {
 pub enum From {
     /// The payload, at a path.
     Payload(Path),
+    /// The payload within the payload (`$inner`), at a path.
+    Inner(Path),
     /// The topic: the capture of this index.
     Capture(usize),
     /// The whole topic.
@@ -285,7 +287,7 @@ fn misfit(kind: &ColumnType, origin: &From) -> Option<&'static str> {
         From::Qos => (matches!(kind, ColumnType::Int(_) | ColumnType::UInt(_)), "uint8"),
         From::Retained => (matches!(kind, ColumnType::Boolean), "boolean"),
         From::Arrival => (matches!(kind, ColumnType::Timestamp(_)), "timestamp"),
-        From::Payload(_) | From::Capture(_) | From::Property(_) => return None,
+        From::Payload(_) | From::Inner(_) | From::Capture(_) | From::Property(_) => return None,
     };
     (!fits).then_some(expected)
 }
@@ -325,7 +327,12 @@ fn origin(
         (Some(origin), None) => Some(origin),
         (None, None) => Some(From::Payload(Path::field(&name.text))),
         (None, Some(path)) => {
-            Path::parse(&path.text).map_err(|why| faults.push(path.fault(why))).ok().map(From::Payload)
+            let inner = path.text.strip_prefix("$inner").filter(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+            let read = match inner {
+                Some(rest) => Path::parse(&format!("${rest}")).map(From::Inner),
+                None => Path::parse(&path.text).map(From::Payload),
+            };
+            read.map_err(|why| faults.push(path.fault(why))).ok()
         }
     }
 }

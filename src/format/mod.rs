@@ -13,6 +13,7 @@ pub mod columns;
 pub mod csv;
 pub mod document;
 pub mod influx;
+pub mod inner;
 pub mod json;
 pub mod msgpack;
 #[cfg(test)]
@@ -98,6 +99,11 @@ pub trait DecoderSpec: std::fmt::Debug + Send + Sync {
         None
     }
 
+    /// Whether columns may be of a payload within the payload.
+    fn has_inner(&self) -> bool {
+        false
+    }
+
     /// Whether what a payload comes to depends on payloads before it: one decoder has to see them all.
     fn is_stateful(&self) -> bool {
         false
@@ -141,6 +147,16 @@ impl Extra {
 }
 
 impl Tolerated {
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            extra_fields: self.extra_fields + other.extra_fields,
+            mismatched_values: self.mismatched_values + other.mismatched_values,
+            lost_messages: self.lost_messages + other.lost_messages,
+        }
+    }
+
     /// Whether it is nothing.
     pub fn is_nothing(&self) -> bool {
         *self == Self::default()

@@ -187,7 +187,7 @@ impl Rows {
             (From::Capture(_) | From::Topic, None) => return builder.repeat_last(count).map_err(named),
             (From::Capture(place), Some(captures)) => captures.get(*place).copied().flatten(),
             (From::Topic, Some(_)) => Some(payload.topic),
-            (From::Payload(_), _) => return Ok(()),
+            (From::Payload(_) | From::Inner(_), _) => return Ok(()),
             (From::Property(name), _) => {
                 let found = payload.properties.iter().find(|(key, _)| key == name);
                 found.map(|(_, value)| value.as_bytes())

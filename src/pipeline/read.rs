@@ -10,6 +10,7 @@ use crate::flow::time::Span;
 use crate::flow::topic::Topics;
 use crate::format::DecoderSpec;
 use crate::format::columns::{self, Columns};
+use crate::format::inner::Nested;
 use crate::ingest::SourceSpec;
 use crate::ingest::decoding::DECODERS_MAX;
 use crate::ingest::journal::Sync;
@@ -355,7 +356,23 @@ fn read_decode(registry: Registry, mut decode: Settings) -> (Option<Box<dyn Deco
     let kind = kind(registry.formats, "format", "format", &mut decode);
     let choices = [("dead_letter", OnError::DeadLetter), ("drop", OnError::Drop), ("stop", OnError::Stop)];
     let on_error = decode.choice("on_error", &choices, OnError::DeadLetter);
-    (spec(&kind, "format", &mut decode).0, on_error)
+    let inner = decode.table("inner").map(|inner| read_inner(registry, inner));
+    let outer = spec(&kind, "format", &mut decode).0;
+    let decoder = match inner {
+        None => outer,
+        Some(inner) => outer.zip(inner).and_then(|(outer, (inner, path))| {
+            let nested = Nested::new(outer, inner, path).map_err(|fault| decode.fault(fault)).ok()?;
+            Some(Box::new(nested) as Box<dyn DecoderSpec>)
+        }),
+    };
+    (decoder, on_error)
+}
+
+/// A payload within the payload, and where it is.
+fn read_inner(registry: Registry, mut inner: Settings) -> Option<(Box<dyn DecoderSpec>, Name)> {
+    let path = inner.required::<Name>("path");
+    let kind = kind(registry.formats, "format", "format", &mut inner);
+    spec(&kind, "format", &mut inner).0.zip(path)
 }
 
 /// The defaults of `[sources.NAME.time]`.
