@@ -483,6 +483,25 @@ def thingsboard(folder):
         yield f"uplinks/{path.parent.name}", path.read_bytes()
 
 
+# Frames of one device within the JSON of four servers, against what its vendor's own decoder said.
+
+
+def frames(table, folder):
+    layout = [("temperature", 1, "int16"), ("humidity", 4, "uint8"), ("light", 6, "uint16"), ("vdd", 11, "uint16")]
+    fields = ", ".join(f"{{ name = '{name}', at = {at_}, type = '{type_}' }}" for name, at_, type_ in layout)
+    columns = {name: f'{{ type = "float64", path = "$inner.{name}" }}' for name, _, _ in layout}
+    columns["temperature"] = '{ type = "float64", path = "$inner.temperature", scale = 0.1 }'
+    things = ("$.uplink_message.frm_payload", "base64")
+    servers = {"ChirpStack": ("$.data", "base64"), "LORIOT": ("$.data", "hex")}
+    servers |= {"ThingsStackCommunity": things, "ThingsStackIndustries": things}
+    for server, (path, encoding) in servers.items():
+        said = json.loads((folder / server / "result.json").read_text())
+        values = (said[0] if isinstance(said, list) else said)["telemetry"][0]["values"]
+        decode = f'format = "json"\ninner = {{ path = "{path}", encoding = "{encoding}", format = "bytes", fields = [{fields}] }}'
+        run = Run([("t", (folder / server / "payload.json").read_bytes())], decode, columns)
+        table.judge(f"  frames of {server}", run, [[{name: float(values[name]) for name, _, _ in layout}]])
+
+
 def main(data):
     table = Table()
     senml(table, data / "senml-rfc8428")
@@ -503,6 +522,7 @@ def main(data):
             json_set(table, name, pairs_)
     json_set(table, "thingsboard-uplinks", list(thingsboard(data / "thingsboard-uplinks")))
     json_set(table, "thingsboard-uplinks, times", list(thingsboard(data / "thingsboard-uplinks")), times=True)
+    frames(table, data / "thingsboard-uplinks/Elsys/ERS2_Sound")
     sys.exit(1 if table.wrong else 0)
 
 
