@@ -9,16 +9,36 @@ use std::process::Command;
 
 use support::project;
 
-#[test]
-fn public_payloads_come_out_right() {
+/// Runs a script over the data, which compares what comes out; shows what it says.
+fn agrees(script: &str, arguments: &[&str]) {
     let data = std::env::var_os("STREAMGAUGE_DATA").map_or_else(|| project("../shared/data"), PathBuf::from);
     if !data.is_dir() {
         return eprintln!("SKIPPED: {} is not there", data.display());
     }
-    let mut script = Command::new("python3");
-    script.arg(project("tests/support/conformance.py")).arg(env!("CARGO_BIN_EXE_streamgauge")).arg(&data);
-    let output = script.output().unwrap();
-    let table = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{table}\n{}", String::from_utf8_lossy(&output.stderr));
-    println!("{table}");
+    let mut python = Command::new("python3");
+    python.arg(project("tests/support").join(script)).args(arguments).arg(env!("CARGO_BIN_EXE_streamgauge")).arg(&data);
+    let output = python.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    println!("{said}");
+}
+
+#[test]
+fn public_payloads_come_out_right() {
+    agrees("conformance.py", &[]);
+}
+
+#[test]
+fn repeated_seconds_are_one_by_each_rule() {
+    agrees("feeds.py", &["plugs"]);
+}
+
+#[test]
+fn a_clock_that_is_years_slow_is_late_alone() {
+    agrees("feeds.py", &["gateways"]);
+}
+
+#[test]
+fn a_clean_feed_loses_nothing() {
+    agrees("feeds.py", &["air"]);
 }
