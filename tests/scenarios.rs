@@ -273,3 +273,45 @@ fn every_case_has_a_test() {
         assert!(own.contains(&format!(" {}_", case.to_lowercase())), "{case}");
     }
 }
+
+/// Not of the cases: a birth that was missed is asked for through the broker, and what comes after it is read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sparkplug_births_are_asked_for() {
+    // {seq 1, metrics: [{alias 1, double 21.5}]}, and a birth {seq 0, metrics: [{name "T", alias 1, type Double, 20.5}]}.
+    const DATA: &[u8] = &[0x12, 0x0b, 0x10, 1, 0x69, 0, 0, 0, 0, 0, 0x80, 0x35, 0x40, 0x18, 1];
+    const BIRTH: &[u8] =
+        &[0x12, 0x10, 0x0a, 1, b'T', 0x10, 1, 0x20, 10, 0x69, 0, 0, 0, 0, 0, 0x80, 0x34, 0x40, 0x18, 0];
+    let (broker, folder) = (FakeBroker::bind().await, tempfile::tempdir().unwrap());
+    let url = format!("mqtt://127.0.0.1:{}", broker.port);
+    let text = numbers(&url, folder.path(), true, "", "")
+        .replace("\"p/#\"", "\"spBv1.0/#\"")
+        .replace("{ format = \"scalar\" }", "{ format = \"sparkplug_b\", rebirth = true }")
+        .replace("{ v = \"int64\" }", "{ name = \"utf8\", number = \"float64\" }");
+    let mut run = Process::start(folder.path(), &text);
+    let mut peer = broker.accept().await;
+    peer.send(&connack(false, 0, &[])).await;
+    peer.subscribed(1).await;
+    peer.send(&publish(b"spBv1.0/g/NDATA/e", 1, &[], DATA)).await;
+    let asked = loop {
+        let (first, body) = peer.read().await.unwrap();
+        match first {
+            0x30 => break body,
+            0xc0 => peer.send(&[0xd0, 0]).await,
+            _ => (),
+        }
+    };
+    assert!(asked.starts_with(b"\x00\x10spBv1.0/g/NCMD/e"), "{}", asked.escape_ascii());
+    assert!(asked.windows(20).any(|window| window == b"Node Control/Rebirth"), "{}", asked.escape_ascii());
+    peer.send(&publish(b"spBv1.0/g/NBIRTH/e", 2, &[], BIRTH)).await;
+    peer.send(&publish(b"spBv1.0/g/NDATA/e", 3, &[], DATA)).await;
+    let rows = |run: &Process| run.metric("streamgauge_component_sent_events_total", &["component=\"s\"", "main"]);
+    run.until("two rows", SOON, |run| rows(run) == Some(2));
+    run.signal("TERM");
+    while peer.read().await.is_some() {}
+    assert!(run.end(SOON).success(), "{}", run.said());
+    let rows: Vec<_> = parquet_rows(&folder.path().join("out"))
+        .iter()
+        .map(|row| (row["name"].clone(), row["number"].clone()))
+        .collect();
+    assert_eq!(rows, [("T".into(), 20.5.into()), ("T".into(), 21.5.into())]);
+}

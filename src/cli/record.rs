@@ -103,6 +103,7 @@ async fn take(
         taken: 0,
         connection: 0,
         redeliveries: Arc::new([]),
+        replies: Arc::default(),
     };
     let mut open = source.spec.open(context).await?;
     loop {

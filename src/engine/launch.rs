@@ -29,7 +29,7 @@ use crate::ingest::journal::{Handle, Keeper, Reader, Recovered};
 use crate::ingest::keys::KeyNumbers;
 use crate::ingest::slices::Slices;
 use crate::ingest::watermark::Watermarks;
-use crate::ingest::{ArrivalClock, SourceContext};
+use crate::ingest::{ArrivalClock, Replies, SourceContext};
 use crate::pipeline::plan::{Plan, PlannedOperator, PlannedSink, PlannedSource};
 use crate::sink::{SinkContext, publish};
 use crate::telemetry::{Health, Latency, PipelineInfo, Telemetry};
@@ -287,6 +287,7 @@ impl Launching<'_> {
             })?;
         }
         let (emptied_sender, emptied) = bounded(EMPTIED_BATCHES);
+        let replies: Arc<Replies> = Arc::default();
         let intake = Intake {
             name: name.clone(),
             decoding,
@@ -303,11 +304,12 @@ impl Launching<'_> {
             slices: self.slices,
             taken: 0,
             before: self.first_epoch()..self.recovery.as_ref().map_or(Epoch(0), |recovery| recovery.begins[stage]),
+            replies: replies.clone(),
             emptied: emptied_sender,
             outbox: self.wiring.outbox(stage, self.rows_max),
         };
         let restored = self.known[stage].state.source.clone();
-        let inflow = self.inflow(stage, source, &meter, emptied)?;
+        let inflow = self.inflow(stage, source, (&meter, &replies), emptied)?;
         self.crew.spawn(&name, move || Ok(intake.run(inflow, restored)?))?;
         Ok(())
     }
@@ -317,13 +319,13 @@ impl Launching<'_> {
         &mut self,
         stage: usize,
         source: PlannedSource,
-        meter: &Arc<SourceMeter>,
+        (meter, replies): (&Arc<SourceMeter>, &Arc<Replies>),
         emptied: Receiver<Payloads>,
     ) -> Result<Inflow, LaunchError> {
         let batch = (self.gather.payloads_max, self.gather.bytes_max);
         let (bridge, crossings) = mpsc::channel(BRIDGE_BATCHES);
         let Some(recovery) = &self.recovery else {
-            self.feed(source, None, (bridge, emptied), (Epoch(0), Safe::Taken), meter);
+            self.feed(source, None, (bridge, emptied), (Epoch(0), Safe::Taken), (meter, replies));
             return Ok(Inflow::Bridge(crossings));
         };
         let (settings, recovered) = recovery.journals[stage].clone();
@@ -345,7 +347,7 @@ impl Launching<'_> {
         self.known[stage].journal = Some((handle, settings.keep));
         let runtime = self.runtime.handle().clone();
         self.crew.spawn(&name, move || Ok(keeper.run(crossings, &runtime)?))?;
-        self.feed(source, Some(&recovered), (bridge, emptied), (epoch, Safe::Journaled(safe)), meter);
+        self.feed(source, Some(&recovered), (bridge, emptied), (epoch, Safe::Journaled(safe)), (meter, replies));
         Ok(Inflow::Journal(reader))
     }
 
@@ -355,7 +357,7 @@ impl Launching<'_> {
         recovered: Option<&Recovered>,
         bridge: (mpsc::Sender<Crossing>, Receiver<Payloads>),
         (epoch, safe): (Epoch, Safe),
-        meter: &Arc<SourceMeter>,
+        (meter, replies): (&Arc<SourceMeter>, &Arc<Replies>),
     ) {
         let name = source.name.text;
         let before = self.recovery.as_ref().and_then(|recovery| recovery.stage(&name)?.source.as_ref());
@@ -372,6 +374,7 @@ impl Launching<'_> {
             taken,
             connection: recovered.map_or(0, |recovered| recovered.connection),
             redeliveries: recovered.map_or_else(Vec::new, |recovered| recovered.redeliveries.clone()).into(),
+            replies: replies.clone(),
         };
         // A recording brings its own time.
         let tick_every = self.gather.tick_every.filter(|_| !source.spec.has_own_clock());

@@ -18,7 +18,7 @@ use crate::flow::payload::Payload;
 use crate::format::columns::Columns;
 use crate::format::json::{Json, JsonDecoder};
 use crate::format::packing::Packing;
-use crate::format::{Decoder, DecoderSpec, Malformed, Tolerated};
+use crate::format::{Decoder, DecoderSpec, Malformed, Request, Tolerated};
 
 mod text;
 
@@ -33,6 +33,11 @@ pub trait Transcoder: Send {
     /// where nobody can tell.
     fn lost_messages(&mut self) -> Option<u64> {
         None
+    }
+
+    /// See [`Decoder::requests`].
+    fn requests(&mut self) -> Vec<Request> {
+        Vec::new()
     }
 
     /// See [`Decoder::state`].
@@ -125,6 +130,10 @@ impl Decoder for Transcoding {
             (None, tolerated) => tolerated,
             (Some(lost_messages), tolerated) => Some(Tolerated { lost_messages, ..tolerated.unwrap_or_default() }),
         }
+    }
+
+    fn requests(&mut self) -> Vec<Request> {
+        self.transcoder.requests()
     }
 
     fn state(&self) -> Option<String> {

@@ -77,6 +77,11 @@ pub trait Decoder: Send {
         None
     }
 
+    /// What it asks of senders, since this was asked the last time: a birth that it has not seen.
+    fn requests(&mut self) -> Vec<Request> {
+        Vec::new()
+    }
+
     /// What it knows from payloads that were pushed and needs for those to come, as text; `None` where that is nothing.
     fn state(&self) -> Option<String> {
         None
@@ -114,6 +119,15 @@ pub trait DecoderSpec: std::fmt::Debug + Send + Sync {
 
     /// A decoder to these columns. Called only where `check` found nothing.
     fn build(&self, columns: &Columns) -> Box<dyn Decoder>;
+}
+
+/// A message that a decoder wants to be published where its payloads come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Its topic.
+    pub topic: String,
+    /// Its body.
+    pub body: Vec<u8>,
 }
 
 /// What a pipeline file lets pass and wants counted: what of payloads that have rows is not as declared.

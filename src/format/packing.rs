@@ -26,7 +26,7 @@ use zstd::zstd_safe::DCtx;
 use crate::component::{Fault, Settings};
 use crate::flow::payload::Payload;
 use crate::format::columns::{ColumnType, Columns};
-use crate::format::{Decoder, DecoderSpec, Malformed, Tolerated};
+use crate::format::{Decoder, DecoderSpec, Malformed, Request, Tolerated};
 
 /// Default of `max_ratio`.
 const MAX_RATIO: usize = 100;
@@ -134,6 +134,10 @@ impl Decoder for Unpacking {
 
     fn tolerated(&mut self) -> Option<Tolerated> {
         self.decoder.tolerated()
+    }
+
+    fn requests(&mut self) -> Vec<Request> {
+        self.decoder.requests()
     }
 
     fn state(&self) -> Option<String> {

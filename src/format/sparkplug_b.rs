@@ -9,6 +9,7 @@
 //! [sources.plant.decode]
 //! format = "sparkplug_b"
 //! rows = "metric"                  # a row for each metric, or "message": a row for each message, of metrics by their names
+//! rebirth = true                   # ask edge nodes for a birth where one is missing or numbers are: false
 //!                                  # limits, `non_finite` and packing are those of the `json` format
 //!
 //! [sources.plant.columns]
@@ -36,7 +37,7 @@ use serde::{Deserialize, Serialize};
 use crate::component::{Kind, Settings};
 use crate::flow::payload::Payload;
 use crate::format::document::{Language, Text, Transcoder, documents};
-use crate::format::{DecoderSpec, Malformed};
+use crate::format::{DecoderSpec, Malformed, Request};
 
 mod proto;
 mod topic;
@@ -58,6 +59,9 @@ const NODES_MAX: usize = 10_000;
 /// How many metrics one edge node may have.
 const METRICS_MAX: usize = 100_000;
 
+/// An edge node is asked for a birth so often at most, by the arrival times of its messages.
+const REBIRTH_PAUSE_MICROS: i64 = 60_000_000;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RowsOf {
     Metric,
@@ -67,12 +71,14 @@ enum RowsOf {
 #[derive(Debug)]
 struct Sparkplug {
     rows: RowsOf,
+    rebirth: bool,
 }
 
 fn parse(settings: &mut Settings) -> Option<Box<dyn DecoderSpec>> {
     let choices = [("metric", RowsOf::Metric), ("message", RowsOf::Message)];
     let rows = settings.choice("rows", &choices, RowsOf::Metric);
-    documents(settings, Sparkplug { rows })
+    let rebirth = settings.or("rebirth", false);
+    documents(settings, Sparkplug { rows, rebirth })
 }
 
 impl Language for Sparkplug {
@@ -85,7 +91,13 @@ impl Language for Sparkplug {
     }
 
     fn transcoder(&self) -> Box<dyn Transcoder> {
-        Box::new(Host { rows: self.rows, nodes: Nodes::default(), lost: 0 })
+        Box::new(Host {
+            rows: self.rows,
+            rebirth: self.rebirth,
+            nodes: Nodes::default(),
+            lost: 0,
+            requests: Vec::new(),
+        })
     }
 }
 
@@ -111,6 +123,9 @@ struct Node {
     aliases: HashMap<u64, Known>,
     /// The data types of metrics, by device and name.
     types: HashMap<String, u32>,
+    /// When a birth was asked for last, in microseconds since 1970.
+    #[serde(default)]
+    asked: Option<i64>,
 }
 
 /// What a birth tells of a metric.
@@ -129,9 +144,11 @@ struct Resolved<'m> {
 
 struct Host {
     rows: RowsOf,
+    rebirth: bool,
     nodes: Nodes,
     /// As told before.
     lost: u64,
+    requests: Vec<Request>,
 }
 
 fn bad<T>(why: impl Into<String>) -> Result<T, Malformed> {
@@ -145,10 +162,15 @@ impl Transcoder for Host {
         let message =
             Message::decode(payload.body).or_else(|why| bad(format!("expected a Sparkplug B payload: {why}")))?;
         let node = self.nodes.of(&address);
-        self.lost += node.follow(message_type, message.seq);
+        let lost = node.follow(message_type, message.seq);
+        self.lost += lost;
         let stale = node.take_over(message_type, &address, &message)?;
         let resolve = |metric| node.resolve(&address, metric);
-        let metrics: Vec<Resolved<'_>> = message.metrics.iter().map(resolve).collect::<Result<_, _>>()?;
+        let metrics: Result<Vec<Resolved<'_>>, Malformed> = message.metrics.iter().map(resolve).collect();
+        if self.rebirth && (lost > 0 || metrics.is_err()) && node.may_ask(payload.arrival.micros()) {
+            self.requests.push(rebirth(&address, payload.arrival.micros()));
+        }
+        let metrics = metrics?;
         let head = Head { address: &address, message_type, message: &message, bd_seq: node.bd_seq, stale };
         match self.rows {
             RowsOf::Message => head.message_text(&metrics, text),
@@ -158,6 +180,10 @@ impl Transcoder for Host {
 
     fn lost_messages(&mut self) -> Option<u64> {
         Some(std::mem::take(&mut self.lost))
+    }
+
+    fn requests(&mut self) -> Vec<Request> {
+        std::mem::take(&mut self.requests)
     }
 
     fn state(&self) -> Option<String> {
@@ -215,6 +241,13 @@ impl Nodes {
 }
 
 impl Node {
+    /// Whether enough time is over since a birth was asked for. It is over from now on, if so.
+    fn may_ask(&mut self, now: i64) -> bool {
+        let may = self.asked.is_none_or(|asked| now - asked >= REBIRTH_PAUSE_MICROS);
+        self.asked = if may { Some(now) } else { self.asked };
+        may
+    }
+
     /// How many numbers are missing before this one. A birth of the edge node begins anew, and a death has none.
     fn follow(&mut self, message: MessageType, seq: Option<u64>) -> u64 {
         let Some(seq) = seq.filter(|_| message != MessageType::NodeDeath) else { return 0 };
@@ -244,7 +277,7 @@ impl Node {
                 if !stale {
                     // What comes next is a birth, or means nothing.
                     let number = self.number;
-                    *self = Self { number, bd_seq: self.bd_seq, ..Self::default() };
+                    *self = Self { number, bd_seq: self.bd_seq, asked: self.asked, ..Self::default() };
                 }
                 return Ok(stale);
             }
@@ -276,6 +309,19 @@ impl Node {
         let datatype = metric.datatype.or_else(|| known.map(|known| known.datatype)).or_else(by_name);
         Ok(Resolved { metric, name, datatype: DataType(datatype.unwrap_or(0)) })
     }
+}
+
+/// The command to an edge node to tell all births again (section 6.4.19 and 5.8).
+fn rebirth(address: &Address<'_>, now: i64) -> Request {
+    let metric = Metric {
+        name: Some("Node Control/Rebirth".to_owned()),
+        datatype: Some(DataType::BOOLEAN.0),
+        value: Some(proto::Value::Boolean(true)),
+        ..Metric::default()
+    };
+    let timestamp = u64::try_from(now / 1000).ok();
+    let body = Message { timestamp, metrics: vec![metric], seq: None }.encode_to_vec();
+    Request { topic: format!("{}spBv1.0/{}/NCMD/{}", address.prefix, address.group, address.edge_node), body }
 }
 
 /// What all rows of a message have in common.

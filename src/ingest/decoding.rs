@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::flow::message::Severed;
 use crate::flow::payload::Payloads;
-use crate::format::{Decoder, Malformed, Tolerated};
+use crate::format::{Decoder, Malformed, Request, Tolerated};
 
 /// How many threads may decode the payloads of a source.
 pub const DECODERS_MAX: usize = 64;
@@ -48,6 +48,8 @@ pub struct Decoded {
     pub malformed: Vec<(usize, Malformed)>,
     /// What was let pass of those that do, by ascending index.
     pub tolerated: Vec<(usize, Tolerated)>,
+    /// What the decoder asks of senders.
+    pub requests: Vec<Request>,
 }
 
 impl Decoded {
@@ -67,7 +69,8 @@ impl Decoded {
             }
             counts.resize(index + count, u32::try_from(rows).expect("a batch has fewer rows than 2^32"));
         }
-        Self { rows: decoder.flush(), payloads, counts, malformed, tolerated }
+        let requests = decoder.requests();
+        Self { rows: decoder.flush(), payloads, counts, malformed, tolerated, requests }
     }
 }
 

@@ -21,6 +21,7 @@ use crate::flow::meter::{Meter, SourceMeter};
 use crate::flow::outbox::Outbox;
 use crate::flow::payload::Payloads;
 use crate::flow::time::{Span, Timestamp};
+use crate::ingest::Replies;
 use crate::ingest::decoding::{Decoding, Ticket};
 use crate::ingest::feed::Crossing;
 use crate::ingest::journal::{JournalError, Next, Position, Read, Reader};
@@ -71,6 +72,8 @@ pub struct Intake {
     pub taken: u64,
     /// Epochs that were over before the source was there: the others' barriers wait for it.
     pub before: Range<Epoch>,
+    /// Where the decoder's requests go.
+    pub replies: Arc<Replies>,
     /// Where payloads go that are done with: their room is used again.
     pub emptied: Sender<Payloads>,
     /// The way on.
@@ -178,6 +181,7 @@ impl Intake {
                 Taken::Payloads(ticket) => {
                     let decoded = Meter::timed(&self.stage.waiting_ns, || self.decoding.take(ticket))?;
                     self.decoded(&decoded)?;
+                    decoded.requests.iter().for_each(|request| self.replies.send(request));
                     let mut emptied = decoded.payloads;
                     emptied.clear();
                     // Where there is no room, or nobody, it is freed.

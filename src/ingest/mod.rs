@@ -3,8 +3,8 @@
 
 use std::hash::BuildHasher;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use crate::component::{Fault, Kind, Name};
 use crate::disk::SharedDisk;
@@ -12,6 +12,7 @@ use crate::flow::meter::SourceMeter;
 use crate::flow::payload::Payloads;
 use crate::flow::time::Timestamp;
 use crate::flow::topic::Topics;
+use crate::format::Request;
 use crate::ingest::journal::Redelivery;
 
 mod dead_letters;
@@ -118,6 +119,36 @@ pub struct SourceContext {
     pub connection: u32,
     /// Payloads of earlier runs that are safe, but whose acknowledgement may have been lost.
     pub redeliveries: Arc<[Redelivery]>,
+    /// What the pipeline says to senders: a source that can publish takes it on.
+    pub replies: Arc<Replies>,
+}
+
+/// Publishes a message; false where there is no room for it.
+type Publish = Box<dyn Fn(&str, &[u8]) -> bool + Send + Sync>;
+
+/// The way back to senders, by the connection that their payloads come by. What nobody takes on is gone: nothing that is
+/// said here must be heard.
+#[derive(Default)]
+pub struct Replies(OnceLock<Publish>);
+
+impl Replies {
+    /// Takes on what is said from now on. The first one does.
+    pub fn take_on(&self, publish: impl Fn(&str, &[u8]) -> bool + Send + Sync + 'static) {
+        // A source is opened once.
+        let _ = self.0.set(Box::new(publish));
+    }
+
+    /// Says something.
+    pub fn send(&self, request: &Request) {
+        let sent = self.0.get().is_some_and(|publish| publish(&request.topic, &request.body));
+        tracing::info!(topic = request.topic, sent, "asked a sender for what it has not told");
+    }
+}
+
+impl std::fmt::Debug for Replies {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Replies").field(&self.0.get().is_some()).finish()
+    }
 }
 
 /// Tells payloads apart that may come twice. The same in every run of one build, which is all that is asked of it: what is

@@ -36,6 +36,7 @@ pub fn context() -> (SourceContext, Arc<SourceMeter>) {
         taken: 0,
         connection: 0,
         redeliveries: Arc::new([]),
+        replies: Arc::default(),
     };
     (context, meter)
 }

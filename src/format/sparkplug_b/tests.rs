@@ -192,3 +192,29 @@ fn what_is_wrong_is_said() {
     assert_eq!(text(&decoder.flush()), "1970-01-01T00:00:00.005Z,STATE,-,-,-,-,true");
     assert!(faults(parse, "rows = 'all'", COLUMNS)[0].contains("rows"));
 }
+
+#[test]
+fn a_birth_that_is_missing_is_asked_for_now_and_then() {
+    let mut decoder = decoder(parse, "rebirth = true", COLUMNS);
+    let mut data = |topic: &str, seq, alias, arrival: i64| {
+        let metrics = vec![metric(None, Some(alias), None, Value::Double(1.0))];
+        let body = Message { timestamp: Some(1000), metrics, seq: Some(seq) }.encode_to_vec();
+        let (topic, arrival) = (topic.as_bytes(), crate::flow::time::Timestamp::from_micros(arrival * 1_000_000));
+        let done =
+            decoder.push(&Payload { topic, body: &body, arrival, delivery: Delivery::default(), properties: &[] });
+        (done.is_ok(), decoder.requests())
+    };
+    let (read, requests) = data("x/spBv1.0/g/DDATA/e/d", 1, 1, 5);
+    assert!(!read && requests.len() == 1, "{requests:?}");
+    assert_eq!(requests[0].topic, "x/spBv1.0/g/NCMD/e");
+    let asked = Message::decode(&requests[0].body[..]).unwrap();
+    assert_eq!(asked.metrics[0].name.as_deref(), Some("Node Control/Rebirth"));
+    assert_eq!((asked.timestamp, &asked.metrics[0].value), (Some(5000), &Some(Value::Boolean(true))));
+    // Within a minute nobody is asked twice; others are asked for themselves.
+    assert_eq!(data("spBv1.0/g/NDATA/e", 2, 1, 64).1, []);
+    assert_eq!(data("spBv1.0/g/NDATA/f", 2, 1, 64).1.len(), 1);
+    assert_eq!(data("spBv1.0/g/NDATA/e", 3, 1, 65).1.len(), 1);
+    let mut quiet = super::super::testing::decoder(parse, "", COLUMNS);
+    assert!(push(&mut *quiet, "spBv1.0/g/NDATA/e", Some(1), vec![metric(None, Some(1), None, Value::Int(1))]).is_err());
+    assert_eq!(quiet.requests(), []);
+}

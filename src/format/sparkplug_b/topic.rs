@@ -3,6 +3,8 @@
 /// Whom a message is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Address<'t> {
+    /// What some put before it, with the slash.
+    pub(super) prefix: &'t str,
     pub(super) group: &'t str,
     /// `None` of the state of a host application.
     pub(super) message: Option<MessageType>,
@@ -50,11 +52,12 @@ impl<'t> Address<'t> {
         let levels: Vec<&str> = text.split('/').collect();
         // Some put it below a prefix of their own.
         let start = levels.iter().position(|level| *level == "spBv1.0").ok_or_else(wrong)?;
+        let prefix = &text[..levels[..start].iter().map(|level| level.len() + 1).sum()];
         match levels[start + 1..] {
-            ["STATE", host] => Ok(Self { group: "", message: None, edge_node: host, device: None }),
+            ["STATE", host] => Ok(Self { prefix, group: "", message: None, edge_node: host, device: None }),
             [group, kind, edge_node, ref device @ ..] if device.len() < 2 => {
                 let message = TYPES.iter().find(|(name, _)| *name == kind).ok_or_else(wrong)?.1;
-                Ok(Self { group, message: Some(message), edge_node, device: device.first().copied() })
+                Ok(Self { prefix, group, message: Some(message), edge_node, device: device.first().copied() })
             }
             _ => Err(wrong()),
         }

@@ -46,6 +46,8 @@ const NAMES: [&str; 35] = [
 ];
 
 impl DataType {
+    pub(super) const BOOLEAN: Self = Self(11);
+
     pub(super) fn name(self) -> Option<&'static str> {
         NAMES.get(self.0 as usize).filter(|_| self.0 > 0).copied()
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -61,6 +62,8 @@ impl MqttSource {
     ) -> Self {
         let bridge = Arc::new(Bridge { shared: Mutex::default(), arrived: Notify::new() });
         let requests = client.requests();
+        let publisher = requests.clone();
+        context.replies.take_on(move |topic, body| publisher.publish(topic, Bytes::copy_from_slice(body), 0, false));
         let skip_retained = wanted.skip_retained;
         let meter = context.meter.clone();
         let recent = Recent::new(&context.redeliveries);
