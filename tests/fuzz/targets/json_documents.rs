@@ -1,0 +1,4 @@
+//! Payloads of the case `json_documents`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| streamgauge_fuzz::decode(&streamgauge_fuzz::JSON_DOCUMENTS, data));

@@ -1,0 +1,4 @@
+//! A recording.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| streamgauge_fuzz::recording(data));
