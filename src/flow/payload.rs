@@ -155,8 +155,11 @@ impl Payloads {
         let mut before = kept.iter();
         self.records.retain(|_| before.next().is_none_or(|kept| *kept));
         self.properties.retain(|(index, _)| kept[*index]);
+        // They are by ascending index: those between two of them are counted once.
+        let (mut at, mut place) = (0, 0);
         for (index, _) in &mut self.properties {
-            *index = kept[..*index].iter().filter(|kept| **kept).count();
+            place += kept[at..*index].iter().filter(|kept| **kept).count();
+            (at, *index) = (*index, place);
         }
     }
 
@@ -250,6 +253,24 @@ mod tests {
             payloads.set_properties(property.map(|text| ("p".to_owned(), text.to_owned())).into_iter().collect());
         }
         payloads
+    }
+
+    #[test]
+    fn those_that_are_kept_keep_all_of_theirs() {
+        let of = [
+            ("a", "1", Some("x")),
+            ("b", "2", None),
+            ("a", "3", Some("y")),
+            ("c", "4", Some("z")),
+            ("a", "5", Some("w")),
+        ];
+        for kept in 0..1_u32 << of.len() {
+            let all = payloads(&of);
+            let (mut some, mut at) = (all.clone(), 0..);
+            some.retain(|_| kept >> at.next().unwrap() & 1 == 1);
+            let expected = parts(&all).into_iter().enumerate().filter(|(at, _)| kept >> at & 1 == 1);
+            assert_eq!(parts(&some), expected.map(|(_, part)| part).collect::<Vec<_>>(), "{kept:b}");
+        }
     }
 
     #[test]

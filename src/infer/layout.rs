@@ -145,15 +145,7 @@ impl Layout {
                 self.notes.push(format!("the field {name:?} has a name that no path can have"));
                 continue;
             };
-            if shared
-                && self.rows.as_ref().is_some_and(|rows| {
-                    rows.strip_prefix('$').is_some_and(|rows| {
-                        below
-                            .strip_prefix("$$")
-                            .is_some_and(|below| rows == format!("{below}[*]") || rows == format!("{below}.*"))
-                    })
-                })
-            {
+            if shared && self.are_rows(&below) {
                 continue;
             }
             let names: Vec<String> = names.iter().cloned().chain([name.clone()]).collect();
@@ -179,6 +171,13 @@ impl Layout {
                 ));
             }
         }
+    }
+
+    /// Whether the rows are what is at a place of the document around them, whose path begins with `$$`.
+    fn are_rows(&self, place: &str) -> bool {
+        let rows = self.rows.as_deref();
+        let rows = rows.and_then(|rows| rows.strip_suffix("[*]").or_else(|| rows.strip_suffix(".*")));
+        rows.is_some() && rows == place.strip_prefix('$')
     }
 
     fn add(&mut self, place: &Place<'_>, names: &mut BTreeSet<String>) {

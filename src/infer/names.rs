@@ -81,14 +81,19 @@ pub(super) fn step(path: &str, name: &str) -> Option<String> {
 
 /// A name for a column that nobody has yet: the last part of its path, or more of them.
 pub(super) fn name(parts: &[String], names: &BTreeSet<String>) -> String {
+    // What begins with a digit is no name.
+    let named = |parts: &[String]| match snake(&parts.join("_")) {
+        name if name.starts_with(|c: char| c.is_ascii_digit()) => format!("_{name}"),
+        name => name,
+    };
     for from in (0..parts.len()).rev() {
-        let name = snake(&parts[from..].join("_"));
-        let is_index = name.bytes().all(|byte| byte.is_ascii_digit());
-        if !name.is_empty() && !is_index && !names.contains(&name) {
-            return if name.starts_with(|c: char| c.is_ascii_digit()) { format!("_{name}") } else { name };
+        let name = named(&parts[from..]);
+        let is_index = name.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_');
+        if !is_index && !names.contains(&name) {
+            return name;
         }
     }
-    let name = snake(&parts.join("_"));
+    let name = named(parts);
     (2..).map(|count| format!("{name}_{count}")).find(|name| !names.contains(name)).unwrap_or(name)
 }
 
@@ -148,6 +153,8 @@ mod tests {
             (&["out", "temp"], "out_temp_2"),
             (&["acc", "0"], "acc_0"),
             (&["3d"], "_3d"),
+            (&["b", "3d"], "b_3d"),
+            (&["3d"], "_3d_2"),
         ] {
             let name = name(&parts(path), &names);
             assert_eq!(name, expected);
