@@ -5,12 +5,9 @@
 //! increase of 50 + 60 + 5 + 20 and one reset. Of values of one time the order is that of arrival. A single value is an
 //! increase of 0. A group keeps all values of the window, as a late one changes what its neighbours mean.
 
-use std::marker::PhantomData;
 use std::sync::Arc;
 
-use arrow::array::cast::AsArray;
-use arrow::array::{ArrayRef, Float64Array, Int64Array};
-use arrow::compute::cast;
+use arrow::array::{ArrayRef, ArrowPrimitiveType, Float64Array, Int64Array};
 use arrow::datatypes::{DataType, Decimal128Type, Float64Type};
 use arrow::error::ArrowError;
 
@@ -18,50 +15,46 @@ use super::Kernel;
 use super::kept::{Kept, State};
 use super::sum::WIDE;
 
-/// `increase`: a whole number of whole numbers, else a float.
-pub(super) fn increase(input: &DataType) -> Option<Kernel> {
+/// `increase` of numbers: a whole number of whole numbers, else a float.
+pub(super) fn increase(input: &DataType) -> Kernel {
     if input.is_integer() {
-        let create = || Kept::create("increase", increases::<Whole>);
-        return Some(Kernel::new(DataType::Int64, &[("samples", DataType::Binary)], Box::new(create)));
+        kernel::<Decimal128Type>("increase", DataType::Int64, increases)
+    } else {
+        kernel::<Float64Type>("increase", DataType::Float64, increases)
     }
-    let create = || Kept::create("increase", increases::<Float>);
-    input.is_numeric().then(|| Kernel::new(DataType::Float64, &[("samples", DataType::Binary)], Box::new(create)))
 }
 
-/// `resets`: how many.
-pub(super) fn resets(input: &DataType) -> Option<Kernel> {
-    fn kernel<R: Reading>() -> Kernel {
-        let create = || Kept::create("resets", counts::<R>);
-        Kernel::new(DataType::Int64, &[("samples", DataType::Binary)], Box::new(create))
+/// `resets` of numbers: how many.
+pub(super) fn resets(input: &DataType) -> Kernel {
+    if input.is_integer() {
+        kernel::<Decimal128Type>("resets", DataType::Int64, counts)
+    } else {
+        kernel::<Float64Type>("resets", DataType::Int64, counts)
     }
-    match input {
-        input if input.is_integer() => Some(kernel::<Whole>()),
-        input => input.is_numeric().then(kernel::<Float>),
-    }
+}
+
+fn kernel<R: Reading>(
+    name: &'static str,
+    output: DataType,
+    finish: fn(&[Samples<R>]) -> Result<ArrayRef, ArrowError>,
+) -> Kernel {
+    let create = move || Kept::create(name, finish);
+    Kernel::new(output, &[("samples", DataType::Binary)], Box::new(create))
 }
 
 /// A type of values.
-trait Reading: Clone + Send + 'static {
-    type Value: Copy + Default + PartialOrd + Send;
+trait Reading: ArrowPrimitiveType {
+    const TYPE: DataType;
 
-    fn values(column: &ArrayRef) -> Result<Vec<Self::Value>, ArrowError>;
-    fn increase(sum: Self::Value, from: Self::Value, to: Self::Value) -> Self::Value;
-    fn build(sums: Vec<Option<Self::Value>>) -> Result<ArrayRef, ArrowError>;
-    fn bytes(value: Self::Value) -> [u8; 16];
-    fn of_bytes(bytes: [u8; 16]) -> Self::Value;
+    fn increase(sum: Self::Native, from: Self::Native, to: Self::Native) -> Self::Native;
+    fn build(sums: Vec<Option<Self::Native>>) -> Result<ArrayRef, ArrowError>;
+    fn bytes(value: Self::Native) -> [u8; 16];
+    fn of_bytes(bytes: [u8; 16]) -> Self::Native;
 }
 
-#[derive(Clone)]
-struct Whole;
-#[derive(Clone)]
-struct Float;
-
-impl Reading for Whole {
-    type Value = i128;
-
-    fn values(column: &ArrayRef) -> Result<Vec<i128>, ArrowError> {
-        Ok(cast(column, &WIDE)?.as_primitive::<Decimal128Type>().values().to_vec())
-    }
+/// Whole numbers, in 128 bits: none of 64 overflows on the way.
+impl Reading for Decimal128Type {
+    const TYPE: DataType = WIDE;
 
     fn increase(sum: i128, from: i128, to: i128) -> i128 {
         sum.saturating_add(to.saturating_sub(from))
@@ -83,12 +76,8 @@ impl Reading for Whole {
     }
 }
 
-impl Reading for Float {
-    type Value = f64;
-
-    fn values(column: &ArrayRef) -> Result<Vec<f64>, ArrowError> {
-        Ok(cast(column, &DataType::Float64)?.as_primitive::<Float64Type>().values().to_vec())
-    }
+impl Reading for Float64Type {
+    const TYPE: DataType = DataType::Float64;
 
     fn increase(sum: f64, from: f64, to: f64) -> f64 {
         sum + (to - from)
@@ -103,47 +92,41 @@ impl Reading for Float {
     }
 
     fn of_bytes(bytes: [u8; 16]) -> f64 {
-        let [low, ..] = *bytes.as_chunks::<8>().0 else { return f64::NAN };
-        f64::from_le_bytes(low)
+        f64::from_bits(u128::from_le_bytes(bytes) as u64)
     }
 }
 
 /// Values with their times, by ascending time.
-struct Samples<R: Reading> {
-    samples: Vec<(i64, R::Value)>,
-    reading: PhantomData<fn() -> R>,
-}
+struct Samples<R: Reading>(Vec<(i64, R::Native)>);
 
 impl<R: Reading> Default for Samples<R> {
     fn default() -> Self {
-        Self { samples: Vec::new(), reading: PhantomData }
+        Self(Vec::new())
     }
 }
 
 impl<R: Reading> Clone for Samples<R> {
     fn clone(&self) -> Self {
-        Self { samples: self.samples.clone(), reading: PhantomData }
+        Self(self.0.clone())
     }
 }
 
 impl<R: Reading> Samples<R> {
-    fn pairs(&self) -> impl Iterator<Item = (R::Value, R::Value)> {
-        self.samples.windows(2).map(|pair| (pair[0].1, pair[1].1))
+    fn pairs(&self) -> impl Iterator<Item = (R::Native, R::Native)> {
+        self.0.windows(2).map(|pair| (pair[0].1, pair[1].1))
     }
 }
 
 fn increases<R: Reading>(states: &[Samples<R>]) -> Result<ArrayRef, ArrowError> {
-    let more = |sum, (from, to)| {
-        if to < from { R::increase(sum, R::Value::default(), to) } else { R::increase(sum, from, to) }
-    };
-    let of = |state: &Samples<R>| (!state.samples.is_empty()).then(|| state.pairs().fold(R::Value::default(), more));
+    let nought = R::Native::default;
+    let more = |sum, (from, to)| R::increase(sum, if to < from { nought() } else { from }, to);
+    let of = |state: &Samples<R>| (!state.0.is_empty()).then(|| state.pairs().fold(nought(), more));
     R::build(states.iter().map(of).collect())
 }
 
 fn counts<R: Reading>(states: &[Samples<R>]) -> Result<ArrayRef, ArrowError> {
-    let of = |state: &Samples<R>| {
-        (!state.samples.is_empty()).then(|| state.pairs().filter(|(from, to)| to < from).count() as i64)
-    };
+    let resets = |state: &Samples<R>| state.pairs().filter(|(from, to)| to < from).count() as i64;
+    let of = |state: &Samples<R>| (!state.0.is_empty()).then(|| resets(state));
     Ok(Arc::new(states.iter().map(of).collect::<Int64Array>()))
 }
 
@@ -151,31 +134,28 @@ fn counts<R: Reading>(states: &[Samples<R>]) -> Result<ArrayRef, ArrowError> {
 const SAMPLE: usize = 24;
 
 impl<R: Reading> State for Samples<R> {
-    type Value = R::Value;
+    type Type = R;
+    const TYPE: DataType = R::TYPE;
 
-    fn values(column: &ArrayRef) -> Result<Vec<R::Value>, ArrowError> {
-        R::values(column)
-    }
-
-    fn add(&mut self, value: R::Value, time: i64) {
-        let place = match self.samples.last() {
-            Some((last, _)) if *last > time => self.samples.partition_point(|(known, _)| *known <= time),
-            _ => self.samples.len(),
+    fn add(&mut self, value: R::Native, time: i64) {
+        let place = match self.0.last() {
+            Some((last, _)) if *last > time => self.0.partition_point(|(known, _)| *known <= time),
+            _ => self.0.len(),
         };
-        self.samples.insert(place, (time, value));
+        self.0.insert(place, (time, value));
     }
 
     fn merge(&mut self, other: &Self) {
-        let in_order = self.samples.last().zip(other.samples.first()).is_none_or(|(last, first)| last.0 <= first.0);
-        self.samples.extend_from_slice(&other.samples);
+        let in_order = self.0.last().zip(other.0.first()).is_none_or(|(last, first)| last.0 <= first.0);
+        self.0.extend_from_slice(&other.0);
         if !in_order {
             // Stable: of one time those that were there come first.
-            self.samples.sort_by_key(|(time, _)| *time);
+            self.0.sort_by_key(|(time, _)| *time);
         }
     }
 
     fn write(&self, to: &mut Vec<u8>) {
-        for (time, value) in &self.samples {
+        for (time, value) in &self.0 {
             to.extend_from_slice(&time.to_le_bytes());
             to.extend_from_slice(&R::bytes(*value));
         }
@@ -187,22 +167,24 @@ impl<R: Reading> State for Samples<R> {
             let (time, value) = sample.split_first_chunk::<8>()?;
             Some((i64::from_le_bytes(*time), R::of_bytes(value.try_into().ok()?)))
         };
-        Some(Self { samples: samples.iter().map(sample).collect::<Option<_>>()?, reading: PhantomData })
+        samples.iter().map(sample).collect::<Option<_>>().map(Self)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::cast::AsArray;
+
     use super::*;
 
-    fn samples<R: Reading>(samples: &[(i64, R::Value)]) -> Samples<R> {
+    fn samples<R: Reading>(samples: &[(i64, R::Native)]) -> Samples<R> {
         let mut state = Samples::default();
         samples.iter().for_each(|(time, value)| state.add(*value, *time));
         state
     }
 
     fn whole(of: &[(i64, i128)]) -> (i64, i64) {
-        let state = [samples::<Whole>(of)];
+        let state = [samples::<Decimal128Type>(of)];
         let value = |array: ArrayRef| array.as_primitive::<arrow::datatypes::Int64Type>().value(0);
         (value(increases(&state).unwrap()), value(counts(&state).unwrap()))
     }
@@ -215,7 +197,7 @@ mod tests {
         assert_eq!(whole(&[(0, 7)]), (0, 0));
         assert_eq!(whole(&[(0, 7), (1, 7), (2, 0), (3, 0)]), (0, 1));
         assert_eq!(whole(&[(0, i128::from(i64::MAX) - 1), (1, i128::from(i64::MAX))]), (1, 0));
-        let floats = [samples::<Float>(&[(0, 0.5), (1, 2.0), (2, 0.25)]), Samples::default()];
+        let floats = [samples::<Float64Type>(&[(0, 0.5), (1, 2.0), (2, 0.25)]), Samples::default()];
         let floats = increases(&floats).unwrap();
         assert_eq!(*floats.as_primitive::<Float64Type>(), Float64Array::from(vec![Some(1.75), None]));
     }
@@ -224,14 +206,14 @@ mod tests {
     fn panes_are_put_together() {
         let all = [(0, 3), (5, 9), (6, 1), (7, 4), (8, 2)];
         for at in 0..=all.len() {
-            let (mut first, mut bytes) = (samples::<Whole>(&all[..at]), Vec::new());
-            samples::<Whole>(&all[at..]).write(&mut bytes);
+            let (mut first, mut bytes) = (samples::<Decimal128Type>(&all[..at]), Vec::new());
+            samples::<Decimal128Type>(&all[at..]).write(&mut bytes);
             first.merge(&Samples::read(&bytes).unwrap());
-            assert_eq!(first.samples, all);
-            let mut second = Samples::<Whole>::read(&bytes).unwrap();
+            assert_eq!(first.0, all);
+            let mut second = Samples::<Decimal128Type>::read(&bytes).unwrap();
             second.merge(&samples(&all[..at]));
-            assert_eq!(second.samples, all);
+            assert_eq!(second.0, all);
         }
-        assert!(Samples::<Whole>::read(&[0; 25]).is_none());
+        assert!(Samples::<Decimal128Type>::read(&[0; 25]).is_none());
     }
 }

@@ -2,13 +2,13 @@
 //!
 //! A group keeps floats that do not overlap and whose sum is that of all values (Shewchuk 1997, "Adaptive precision
 //! floating-point arithmetic"; Python's `math.fsum` does the same). So no order of rows, panes or workers changes a bit of
-//! the result, and 1e16 + 1 − 1e16 is 1. Such floats are at most as many as there are exponents apart, 40.
+//! the result, and 1e16 + 1 − 1e16 is 1. Such floats are at most as many as there are exponents apart, 40. There is one limit:
+//! where the sum of some values, in the order in which they come, is beyond the greatest float, the result is an infinity or
+//! NaN, though what follows might have brought it back.
 
 use std::sync::Arc;
 
-use arrow::array::cast::AsArray;
 use arrow::array::{ArrayRef, Float64Array};
-use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type};
 use arrow::error::ArrowError;
 
@@ -72,11 +72,7 @@ fn rounded(parts: &[f64]) -> f64 {
 }
 
 impl State for ExactSum {
-    type Value = f64;
-
-    fn values(column: &ArrayRef) -> Result<Vec<f64>, ArrowError> {
-        Ok(cast(column, &DataType::Float64)?.as_primitive::<Float64Type>().values().to_vec())
-    }
+    type Type = Float64Type;
 
     fn add(&mut self, mut value: f64, _: i64) {
         self.seen = true;

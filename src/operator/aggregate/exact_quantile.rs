@@ -6,9 +6,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::cast::AsArray;
 use arrow::array::{ArrayRef, Float64Array};
-use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type};
 use arrow::error::ArrowError;
 
@@ -53,11 +51,7 @@ fn order(a: &f64, b: &f64) -> std::cmp::Ordering {
 }
 
 impl State for Values {
-    type Value = f64;
-
-    fn values(column: &ArrayRef) -> Result<Vec<f64>, ArrowError> {
-        Ok(cast(column, &DataType::Float64)?.as_primitive::<Float64Type>().values().to_vec())
-    }
+    type Type = Float64Type;
 
     fn add(&mut self, value: f64, _: i64) {
         self.0.push(value);

@@ -3,21 +3,23 @@
 use std::sync::Arc;
 
 use arrow::array::cast::AsArray;
-use arrow::array::{Array, ArrayRef, BinaryBuilder, BooleanArray};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, BinaryBuilder, BooleanArray};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 
 use super::{Aggregate, GroupId, each_row, reserve};
 
 /// The state of one group.
 pub(super) trait State: Clone + Default + Send + 'static {
-    /// What is folded in.
-    type Value: Copy;
+    /// What columns are cast to, and their values folded in as.
+    type Type: ArrowPrimitiveType;
+    /// The same with what a type's parameters say.
+    const TYPE: DataType = Self::Type::DATA_TYPE;
 
-    /// The values of a column; null where it is.
-    fn values(column: &ArrayRef) -> Result<Vec<Self::Value>, ArrowError>;
     /// Folds a value in, and the event time of its row in microseconds.
-    fn add(&mut self, value: Self::Value, time: i64);
-    /// Folds in what came later than all that was folded in.
+    fn add(&mut self, value: <Self::Type as ArrowPrimitiveType>::Native, time: i64);
+    /// Folds in what another has; of values of one time those are the later ones.
     fn merge(&mut self, other: &Self);
     fn write(&self, to: &mut Vec<u8>);
     /// What was written; `None` where it is something else.
@@ -25,7 +27,7 @@ pub(super) trait State: Clone + Default + Send + 'static {
 }
 
 /// The results of so many groups.
-pub(super) type Finish<S> = Box<dyn Fn(&[S]) -> Result<ArrayRef, ArrowError> + Send>;
+type Finish<S> = Box<dyn Fn(&[S]) -> Result<ArrayRef, ArrowError> + Send>;
 
 pub(super) struct Kept<S> {
     name: &'static str,
@@ -52,8 +54,10 @@ impl<S: State> Aggregate for Kept<S> {
         times: &[i64],
     ) -> Result<(), ArrowError> {
         reserve(&mut self.states, groups_len, S::default());
-        let values = S::values(&args[0])?;
-        each_row(groups, keep, args[0].nulls(), |row, group| self.states[group].add(values[row], times[row]));
+        let values = cast(&args[0], &S::TYPE)?;
+        let values = values.as_primitive::<S::Type>();
+        let numbers = values.values();
+        each_row(groups, keep, values.nulls(), |row, group| self.states[group].add(numbers[row], times[row]));
         Ok(())
     }
 

@@ -121,27 +121,25 @@ pub fn kernel(
             Some(edge::kernel(input, edge).ok_or_else(no_kernel)?)
         }
         ("first" | "last", _) => return Err(format!("`{function}` takes one argument, got {}", args.len())),
-        ("fsum", [input]) if input.is_numeric() => Some(exact::kernel()),
-        ("increase", [input]) => Some(counter::increase(input).ok_or_else(|| no_numbers(function, input))?),
-        ("resets", [input]) => Some(counter::resets(input).ok_or_else(|| no_numbers(function, input))?),
-        ("fsum", [input]) => return Err(no_numbers(function, input)),
+        ("fsum" | "increase" | "resets", [input]) | ("quantile" | "quantile_exact", [input, _])
+            if !input.is_numeric() =>
+        {
+            return Err(format!("`{function}` takes numbers, got values of type {input}"));
+        }
+        ("fsum", [_]) => Some(exact::kernel()),
+        ("increase", [input]) => Some(counter::increase(input)),
+        ("resets", [input]) => Some(counter::resets(input)),
         ("fsum" | "increase" | "resets", _) => {
             return Err(format!("`{function}` takes one argument, got {}", args.len()));
         }
-        ("quantile", [input, _]) if input.is_numeric() => Some(quantile::kernel(probability(constant)?)),
-        ("quantile", [input, _]) => return Err(format!("`quantile` takes numbers, got values of type {input}")),
-        ("quantile_exact", [input, _]) if input.is_numeric() => Some(exact_quantile::kernel(probability(constant)?)),
-        ("quantile_exact", [input, _]) => return Err(no_numbers(function, input)),
+        ("quantile", [_, _]) => Some(quantile::kernel(probability(constant)?)),
+        ("quantile_exact", [_, _]) => Some(exact_quantile::kernel(probability(constant)?)),
         ("quantile" | "quantile_exact", _) => {
             return Err(format!("`{function}` takes a value and a probability, got {}", args.len()));
         }
         _ => None,
     };
     Ok(kernel.map(|kernel| Arc::new(kernel) as Arc<dyn AggregateFactory>))
-}
-
-fn no_numbers(function: &str, input: &DataType) -> String {
-    format!("`{function}` takes numbers, got values of type {input}")
 }
 
 fn probability(constant: Option<f64>) -> Result<f64, String> {

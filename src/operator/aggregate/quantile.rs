@@ -7,13 +7,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::cast::AsArray;
-use arrow::array::{Array, ArrayRef, BinaryBuilder, BooleanArray, Float64Array};
-use arrow::compute::cast;
+use arrow::array::{ArrayRef, Float64Array};
 use arrow::datatypes::{DataType, Float64Type};
 use arrow::error::ArrowError;
 
-use super::{Aggregate, GroupId, Kernel, each_row, reserve};
+use super::Kernel;
+use super::kept::{Kept, State};
 
 /// The greatest relative error of a result.
 pub const ERROR: f64 = 0.01;
@@ -29,7 +28,12 @@ const ROWS_MAX: u64 = 1 << 48;
 
 /// Of numbers; the probability is from 0 to 1.
 pub(super) fn kernel(probability: f64) -> Kernel {
-    let create = move || Box::new(Quantile { probability, sketches: Vec::new() }) as Box<dyn Aggregate>;
+    let create = move || {
+        let finish = move |sketches: &[Sketch]| -> Result<ArrayRef, ArrowError> {
+            Ok(Arc::new(sketches.iter().map(|sketch| sketch.value(probability)).collect::<Float64Array>()))
+        };
+        Kept::create("quantile", finish)
+    };
     Kernel::new(DataType::Float64, &[("sketch", DataType::Binary)], Box::new(create))
 }
 
@@ -137,9 +141,11 @@ impl Default for Sketch {
     }
 }
 
-impl Sketch {
+impl State for Sketch {
+    type Type = Float64Type;
+
     #[expect(clippy::cast_possible_truncation, reason = "logarithms of finite numbers give ±36 000")]
-    fn add(&mut self, value: f64) {
+    fn add(&mut self, value: f64, _: i64) {
         if value.is_nan() {
             self.nans += 1;
             return;
@@ -167,6 +173,39 @@ impl Sketch {
         self.greatest = self.greatest.max(other.greatest);
     }
 
+    /// Little-endian words: four counts, the extremes, and for each sign offset, length and counters.
+    fn write(&self, to: &mut Vec<u8>) {
+        for count in [self.zeros, self.below, self.above, self.nans] {
+            to.extend_from_slice(&count.to_le_bytes());
+        }
+        for value in [self.least, self.greatest] {
+            to.extend_from_slice(&value.to_le_bytes());
+        }
+        for bins in [&self.negative, &self.positive] {
+            to.extend_from_slice(&i64::from(bins.offset).to_le_bytes());
+            to.extend_from_slice(&(bins.counts.len() as u64).to_le_bytes());
+            bins.counts.iter().for_each(|count| to.extend_from_slice(&count.to_le_bytes()));
+        }
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (words, []) = bytes.as_chunks::<8>() else { return None };
+        let mut words = words.iter().map(|word| u64::from_le_bytes(*word));
+        let [zeros, below, above, nans] = [words.next()?, words.next()?, words.next()?, words.next()?];
+        let (least, greatest) = (f64::from_bits(words.next()?), f64::from_bits(words.next()?));
+        let mut bins = || {
+            let offset = i32::try_from(words.next()?.cast_signed()).ok()?;
+            let len = usize::try_from(words.next()?).ok().filter(|len| *len <= BINS_MAX)?;
+            let counts: Vec<u64> = words.by_ref().take(len).collect();
+            (counts.len() == len).then_some(Bins { offset, counts })
+        };
+        let (negative, positive) = (bins()?, bins()?);
+        let sketch = Self { negative, positive, zeros, below, above, nans, least, greatest };
+        (words.next().is_none() && sketch.is_sound()).then_some(sketch)
+    }
+}
+
+impl Sketch {
     #[expect(clippy::cast_precision_loss, reason = "a rank beyond 2^53 rows is not to be feared")]
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "p is from 0 to 1")]
     fn value(&self, probability: f64) -> Option<f64> {
@@ -200,37 +239,6 @@ impl Sketch {
         None
     }
 
-    /// Little-endian words: four counts, the extremes, and for each sign offset, length and counters.
-    fn write(&self, to: &mut Vec<u8>) {
-        for count in [self.zeros, self.below, self.above, self.nans] {
-            to.extend_from_slice(&count.to_le_bytes());
-        }
-        for value in [self.least, self.greatest] {
-            to.extend_from_slice(&value.to_le_bytes());
-        }
-        for bins in [&self.negative, &self.positive] {
-            to.extend_from_slice(&i64::from(bins.offset).to_le_bytes());
-            to.extend_from_slice(&(bins.counts.len() as u64).to_le_bytes());
-            bins.counts.iter().for_each(|count| to.extend_from_slice(&count.to_le_bytes()));
-        }
-    }
-
-    fn read(bytes: &[u8]) -> Option<Self> {
-        let (words, []) = bytes.as_chunks::<8>() else { return None };
-        let mut words = words.iter().map(|word| u64::from_le_bytes(*word));
-        let [zeros, below, above, nans] = [words.next()?, words.next()?, words.next()?, words.next()?];
-        let (least, greatest) = (f64::from_bits(words.next()?), f64::from_bits(words.next()?));
-        let mut bins = || {
-            let offset = i32::try_from(words.next()?.cast_signed()).ok()?;
-            let len = usize::try_from(words.next()?).ok().filter(|len| *len <= BINS_MAX)?;
-            let counts: Vec<u64> = words.by_ref().take(len).collect();
-            (counts.len() == len).then_some(Bins { offset, counts })
-        };
-        let (negative, positive) = (bins()?, bins()?);
-        let sketch = Self { negative, positive, zeros, below, above, nans, least, greatest };
-        (words.next().is_none() && sketch.is_sound()).then_some(sketch)
-    }
-
     /// Whether rows can have made it: nothing that is computed with it overflows.
     fn is_sound(&self) -> bool {
         let bins = [&self.negative, &self.positive];
@@ -241,58 +249,5 @@ impl Sketch {
         let nothing = (f64::INFINITY, f64::NEG_INFINITY);
         bins.iter().all(|bins| bins.offset.unsigned_abs() <= INDEX_MAX)
             && (self.least <= self.greatest || (rows == self.nans && (self.least, self.greatest) == nothing))
-    }
-}
-
-struct Quantile {
-    probability: f64,
-    sketches: Vec<Sketch>,
-}
-
-impl Aggregate for Quantile {
-    fn update(
-        &mut self,
-        groups: &[GroupId],
-        groups_len: usize,
-        args: &[ArrayRef],
-        keep: Option<&BooleanArray>,
-        _: &[i64],
-    ) -> Result<(), ArrowError> {
-        reserve(&mut self.sketches, groups_len, Sketch::default());
-        let values = cast(&args[0], &DataType::Float64)?;
-        let values = values.as_primitive::<Float64Type>();
-        let numbers = values.values();
-        each_row(groups, keep, values.nulls(), |row, group| self.sketches[group].add(numbers[row]));
-        Ok(())
-    }
-
-    fn merge(&mut self, groups: &[GroupId], groups_len: usize, partial: &[ArrayRef]) -> Result<(), ArrowError> {
-        reserve(&mut self.sketches, groups_len, Sketch::default());
-        let sketches = partial[0].as_binary::<i32>();
-        let mut sound = true;
-        each_row(groups, None, sketches.nulls(), |row, group| match Sketch::read(sketches.value(row)) {
-            Some(sketch) => self.sketches[group].merge(&sketch),
-            None => sound = false,
-        });
-        let wrong = || ArrowError::ParseError("the state of a quantile is not what it wrote".to_owned());
-        sound.then_some(()).ok_or_else(wrong)
-    }
-
-    fn partial(&mut self, groups_len: usize) -> Result<Vec<ArrayRef>, ArrowError> {
-        reserve(&mut self.sketches, groups_len, Sketch::default());
-        let mut column = BinaryBuilder::new();
-        let mut bytes = Vec::new();
-        for sketch in &self.sketches[..groups_len] {
-            bytes.clear();
-            sketch.write(&mut bytes);
-            column.append_value(&bytes);
-        }
-        Ok(vec![Arc::new(column.finish())])
-    }
-
-    fn finish(&mut self, groups_len: usize) -> Result<ArrayRef, ArrowError> {
-        reserve(&mut self.sketches, groups_len, Sketch::default());
-        let values = self.sketches[..groups_len].iter().map(|sketch| sketch.value(self.probability));
-        Ok(Arc::new(values.collect::<Float64Array>()))
     }
 }

@@ -136,7 +136,7 @@ fn a_filter_lets_rows_through() {
 }
 
 /// Every kernel, by name, over numbers.
-const ALL: [(&str, Option<f64>); 14] = [
+const ALL: [(&str, Option<f64>); 18] = [
     ("count", None),
     ("sum", None),
     ("avg", None),
@@ -151,6 +151,10 @@ const ALL: [(&str, Option<f64>); 14] = [
     ("quantile", Some(0.0)),
     ("quantile", Some(0.5)),
     ("quantile", Some(0.99)),
+    ("quantile_exact", Some(0.3)),
+    ("fsum", None),
+    ("increase", None),
+    ("resets", None),
 ];
 
 fn near(a: &ArrayRef, b: &ArrayRef) -> bool {
