@@ -300,6 +300,7 @@ impl Launching<'_> {
             stage: self.wiring.meters[stage].clone(),
             took: Box::new(took),
             observer: Box::new(observer),
+            keeps,
             keep: Box::new(keep),
             slices: self.slices,
             taken: 0,

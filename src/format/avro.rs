@@ -23,6 +23,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use apache_avro::headers::{HeaderBuilder, RabinFingerprintHeader};
+use apache_avro::schema::{InnerDecimalSchema, UuidSchema};
 use apache_avro::types::Value;
 use apache_avro::{GenericSingleObjectReader, Schema};
 
@@ -131,7 +132,7 @@ impl Shapes {
     fn shape_and_least(&mut self, schema: &Schema, namespace: Option<&str>) -> Result<(Shape, usize), String> {
         Ok(match schema {
             Schema::Null => (Shape::Plain, 0),
-            Schema::Fixed(fixed) => {
+            Schema::Fixed(fixed) | Schema::Duration(fixed) | Schema::Uuid(UuidSchema::Fixed(fixed)) => {
                 self.known.insert(fixed.name.fullname(namespace), (Shape::Plain, fixed.size));
                 (Shape::Plain, fixed.size)
             }
@@ -139,7 +140,13 @@ impl Shapes {
                 self.known.insert(of.name.fullname(namespace), (Shape::Plain, 1));
                 (Shape::Plain, 1)
             }
-            Schema::Decimal(decimal) => (Shape::Decimal(decimal.scale), 1),
+            Schema::Decimal(decimal) => {
+                let shape = (Shape::Decimal(decimal.scale), 1);
+                if let InnerDecimalSchema::Fixed(fixed) = &decimal.inner {
+                    self.known.insert(fixed.name.fullname(namespace), shape.clone());
+                }
+                shape
+            }
             Schema::Array(array) => {
                 let (items, least) = self.shape_and_least(&array.items, namespace)?;
                 if least == 0 {
@@ -172,7 +179,6 @@ impl Shapes {
                 }
                 self.known.get(&name).cloned().ok_or_else(|| format!("`{name}` is not defined"))?
             }
-            Schema::Uuid(_) | Schema::Duration(_) => (Shape::Plain, 1),
             _ => (Shape::Plain, 1),
         })
     }
@@ -366,6 +372,16 @@ mod tests {
         assert!(said.contains("expected an Avro datum"), "{said}");
         let said = read("", COLUMNS, &format!("{DATUM} 00")).unwrap_err();
         assert!(said.contains("1 bytes more"), "{said}");
+    }
+
+    #[test]
+    fn a_named_decimal_is_used_again() {
+        let schema = r#"{"type": "record", "name": "E", "fields": [{"name": "a", "type": {"type": "fixed", "name": "D", "size": 2,
+            "logicalType": "decimal", "precision": 4, "scale": 2}}, {"name": "b", "type": "D"}]}"#;
+        let folder = tempfile::tempdir().unwrap();
+        let columns = "a = 'decimal(9,2)'\nb = 'decimal(9,2)'";
+        let read = rows(parse, &settings(folder.path(), schema, ""), columns, &bytes("00ff ff9c"));
+        assert_eq!(read.as_deref(), Ok("2.55,-1.00"));
     }
 
     #[test]

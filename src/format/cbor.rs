@@ -11,7 +11,7 @@
 //! temp = { type = "float64", path = "$['-2']" }                   # keys that are numbers are text
 //! ```
 //!
-//! `undefined` is null. Big numbers (tags 2 and 3) and decimal fractions (tag 4) are numbers, exactly; bytes are base64
+//! `undefined` is null, and of other simple values the number is told. Big numbers (tags 2 and 3) and decimal fractions (tag 4) are numbers, exactly; bytes are base64
 //! text, or hex where tag 23 asks for it; of other tags the value counts alone.
 
 use minicbor::data::Token;

@@ -52,11 +52,22 @@ pub trait Transcoder: Send {
     }
 }
 
+/// Where the rows of a document are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowsAt {
+    /// Where the setting `rows` says, if there is one.
+    Declared,
+    /// In a format that has them in the same place always.
+    Path(&'static str),
+    /// A document is one.
+    Whole,
+}
+
 /// A format of documents as the pipeline file describes it.
 pub trait Language: std::fmt::Debug + Send + Sync {
-    /// Where the rows are, in a format that always has them in the same place; empty where a payload is always one row.
-    fn rows(&self) -> Option<&'static str> {
-        None
+    /// Where the rows are.
+    fn rows(&self) -> RowsAt {
+        RowsAt::Declared
     }
 
     /// See [`DecoderSpec::is_stateful`].

@@ -63,6 +63,7 @@ use walk::Walk;
 use crate::component::{ByteSize, Fault, Kind, Name, Settings};
 use crate::flow::payload::{Payload, Payloads};
 use crate::format::columns::{ColumnType, Columns, From};
+use crate::format::document::RowsAt;
 use crate::format::packing::Packing;
 use crate::format::path::RowsPath;
 use crate::format::rows::Rows;
@@ -112,17 +113,17 @@ pub(super) struct Json {
 }
 
 fn parse(settings: &mut Settings) -> Option<Box<dyn DecoderSpec>> {
-    let json = Json::read(settings, None)?;
+    let json = Json::read(settings, RowsAt::Declared)?;
     Some(Packing::read(settings, json.limits.bytes).around(Box::new(json)))
 }
 
 impl Json {
-    /// Reads the settings. `rows` is where the rows are in a format that knows; empty where they are whole documents.
-    pub(super) fn read(settings: &mut Settings, rows: Option<&str>) -> Option<Self> {
+    /// Reads the settings.
+    pub(super) fn read(settings: &mut Settings, rows: RowsAt) -> Option<Self> {
         let told = match rows {
-            Some("") => None,
-            Some(rows) => Some(Name { text: rows.to_owned(), at: settings.at.clone(), expanded: false }),
-            None => settings.optional::<Name>("rows"),
+            RowsAt::Declared => settings.optional::<Name>("rows"),
+            RowsAt::Path(rows) => Some(Name { text: rows.to_owned(), at: settings.at.clone(), expanded: false }),
+            RowsAt::Whole => None,
         };
         let rows =
             told.and_then(|text| RowsPath::parse(&text.text).map_err(|why| settings.fault(text.fault(why))).ok());

@@ -107,9 +107,9 @@ impl Transcoder for Messages {
     fn transcode(&mut self, payload: &Payload<'_>, text: &mut Text) -> Result<(), Malformed> {
         let wrong = |why: String| Malformed { at: None, why };
         let descriptor = self.descriptor.clone().ok_or_else(|| wrong("the schema was not read".to_owned()))?;
-        let name = descriptor.full_name().to_owned();
-        let message = DynamicMessage::decode(descriptor, payload.body);
-        message_text(&message.map_err(|why| wrong(format!("expected a message {name}: {why}")))?, text)
+        let message = DynamicMessage::decode(descriptor.clone(), payload.body);
+        let expected = |why| wrong(format!("expected a message {}: {why}", descriptor.full_name()));
+        message_text(&message.map_err(expected)?, text)
     }
 }
 

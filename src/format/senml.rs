@@ -19,7 +19,7 @@ use serde_json::{Map, Number, Value};
 
 use crate::component::{Kind, Settings};
 use crate::flow::payload::Payload;
-use crate::format::document::{Language, Text, Transcoder, documents};
+use crate::format::document::{Language, RowsAt, Text, Transcoder, documents};
 use crate::format::{DecoderSpec, Malformed, cbor};
 
 /// `format = "senml"`.
@@ -60,8 +60,8 @@ fn parse(settings: &mut Settings) -> Option<Box<dyn DecoderSpec>> {
 }
 
 impl Language for SenMl {
-    fn rows(&self) -> Option<&'static str> {
-        Some("$[*]")
+    fn rows(&self) -> RowsAt {
+        RowsAt::Path("$[*]")
     }
 
     fn transcoder(&self) -> Box<dyn Transcoder> {

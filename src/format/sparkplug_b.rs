@@ -29,20 +29,19 @@
 //! no birth has told is not known, and its message a dead letter. Numbers of the sequence that did not come are counted in
 //! `lost_messages`.
 
-use std::collections::HashMap;
-
 use prost::Message as _;
-use serde::{Deserialize, Serialize};
 
 use crate::component::{Kind, Settings};
 use crate::flow::payload::Payload;
-use crate::format::document::{Language, Text, Transcoder, documents};
+use crate::format::document::{Language, RowsAt, Text, Transcoder, documents};
 use crate::format::{DecoderSpec, Malformed, Request};
 
+mod births;
 mod proto;
 mod topic;
 mod value;
 
+use births::{Nodes, Resolved};
 use proto::{Metric, Payload as Message};
 use topic::{Address, MessageType};
 use value::DataType;
@@ -53,14 +52,6 @@ pub const KIND: Kind<dyn DecoderSpec> = Kind {
     about: "Sparkplug B: metrics of edge nodes and devices, with aliases from their births",
     parse,
 };
-
-/// How many edge nodes are remembered; of more, the ones heard of first are forgotten.
-const NODES_MAX: usize = 10_000;
-/// How many metrics one edge node may have.
-const METRICS_MAX: usize = 100_000;
-
-/// An edge node is asked for a birth so often at most, by the arrival times of its messages.
-const REBIRTH_PAUSE_MICROS: i64 = 60_000_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RowsOf {
@@ -82,8 +73,11 @@ fn parse(settings: &mut Settings) -> Option<Box<dyn DecoderSpec>> {
 }
 
 impl Language for Sparkplug {
-    fn rows(&self) -> Option<&'static str> {
-        Some(if self.rows == RowsOf::Metric { "$[*]" } else { "" })
+    fn rows(&self) -> RowsAt {
+        match self.rows {
+            RowsOf::Metric => RowsAt::Path("$[*]"),
+            RowsOf::Message => RowsAt::Whole,
+        }
     }
 
     fn is_stateful(&self) -> bool {
@@ -99,47 +93,6 @@ impl Language for Sparkplug {
             requests: Vec::new(),
         })
     }
-}
-
-/// What is known of edge nodes.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Nodes {
-    /// By group and edge node.
-    known: HashMap<String, Node>,
-    /// How many were ever heard of.
-    heard: u64,
-}
-
-/// What is known of an edge node and its devices.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Node {
-    /// The how manieth it was.
-    number: u64,
-    /// The number of the message before.
-    seq: Option<u8>,
-    /// Of the birth.
-    bd_seq: Option<u64>,
-    /// What metrics are, by alias.
-    aliases: HashMap<u64, Known>,
-    /// The data types of metrics, by device and name.
-    types: HashMap<String, u32>,
-    /// When a birth was asked for last, in microseconds since 1970.
-    #[serde(default)]
-    asked: Option<i64>,
-}
-
-/// What a birth tells of a metric.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Known {
-    name: String,
-    datatype: u32,
-}
-
-/// A metric with what is known of it.
-struct Resolved<'m> {
-    metric: &'m Metric,
-    name: Option<String>,
-    datatype: DataType,
 }
 
 struct Host {
@@ -161,16 +114,20 @@ impl Transcoder for Host {
         let Some(message_type) = address.message else { return self.state_text(payload, text) };
         let message =
             Message::decode(payload.body).or_else(|why| bad(format!("expected a Sparkplug B payload: {why}")))?;
+        let is_birth = matches!(message_type, MessageType::NodeBirth | MessageType::DeviceBirth);
+        let room = if is_birth { self.nodes.room(&address) } else { 0 };
         let node = self.nodes.of(&address);
         let lost = node.follow(message_type, message.seq);
         self.lost += lost;
-        let stale = node.take_over(message_type, &address, &message)?;
-        let resolve = |metric| node.resolve(&address, metric);
-        let metrics: Result<Vec<Resolved<'_>>, Malformed> = message.metrics.iter().map(resolve).collect();
-        if self.rebirth && (lost > 0 || metrics.is_err()) && node.may_ask(payload.arrival.micros()) {
+        let stale = node.take_over(message_type, &address, &message, room)?;
+        let unknown = node.unknown(&message.metrics);
+        if self.rebirth && (lost > 0 || unknown.is_some()) && node.may_ask(payload.arrival.micros()) {
             self.requests.push(rebirth(&address, payload.arrival.micros()));
         }
-        let metrics = metrics?;
+        if let Some(alias) = unknown {
+            return bad(format!("no birth of the edge node {} has told what alias {alias} is", address.node_key()));
+        }
+        let metrics: Vec<Resolved<'_>> = message.metrics.iter().map(|metric| node.resolve(&address, metric)).collect();
         let head = Head { address: &address, message_type, message: &message, bd_seq: node.bd_seq, stale };
         match self.rows {
             RowsOf::Message => head.message_text(&metrics, text),
@@ -220,94 +177,6 @@ impl Host {
             text.end_array();
         }
         Ok(())
-    }
-}
-
-impl Nodes {
-    /// What is known of the edge node of an address.
-    fn of(&mut self, address: &Address<'_>) -> &mut Node {
-        let key = address.node_key();
-        if !self.known.contains_key(&key) {
-            self.heard += 1;
-            if self.known.len() >= NODES_MAX
-                && let Some(first) = self.known.iter().min_by_key(|(_, node)| node.number).map(|(key, _)| key.clone())
-            {
-                self.known.remove(&first);
-            }
-        }
-        let number = self.heard;
-        self.known.entry(key).or_insert_with(|| Node { number, ..Node::default() })
-    }
-}
-
-impl Node {
-    /// Whether enough time is over since a birth was asked for. It is over from now on, if so.
-    fn may_ask(&mut self, now: i64) -> bool {
-        let may = self.asked.is_none_or(|asked| now - asked >= REBIRTH_PAUSE_MICROS);
-        self.asked = if may { Some(now) } else { self.asked };
-        may
-    }
-
-    /// How many numbers are missing before this one. A birth of the edge node begins anew, and a death has none.
-    fn follow(&mut self, message: MessageType, seq: Option<u64>) -> u64 {
-        let Some(seq) = seq.filter(|_| message != MessageType::NodeDeath) else { return 0 };
-        let seq = (seq % 256) as u8;
-        let before = self.seq.replace(seq).filter(|_| message != MessageType::NodeBirth);
-        // The same again is a second delivery.
-        before.map_or(0, |before| u64::from(seq.wrapping_sub(before).saturating_sub(1)))
-    }
-
-    /// Learns what a birth tells. True where a death is one of an earlier session.
-    fn take_over(
-        &mut self,
-        message_type: MessageType,
-        address: &Address<'_>,
-        message: &Message,
-    ) -> Result<bool, Malformed> {
-        let bd_seq = message.metrics.iter().find(|metric| metric.name.as_deref() == Some("bdSeq"));
-        let bd_seq = bd_seq.and_then(Metric::whole);
-        match message_type {
-            MessageType::NodeBirth => {
-                self.aliases.clear();
-                self.types.clear();
-                self.bd_seq = bd_seq;
-            }
-            MessageType::NodeDeath => {
-                let stale = self.bd_seq.is_some() && bd_seq.is_some() && self.bd_seq != bd_seq;
-                if !stale {
-                    // What comes next is a birth, or means nothing.
-                    let number = self.number;
-                    *self = Self { number, bd_seq: self.bd_seq, asked: self.asked, ..Self::default() };
-                }
-                return Ok(stale);
-            }
-            MessageType::DeviceBirth => (),
-            _ => return Ok(false),
-        }
-        for metric in &message.metrics {
-            let Some(name) = &metric.name else { continue };
-            let Some(datatype) = metric.datatype else { continue };
-            if self.types.len() >= METRICS_MAX {
-                return bad(format!("the edge node {} has more than {METRICS_MAX} metrics", address.node_key()));
-            }
-            self.types.insert(address.metric_key(name), datatype);
-            if let Some(alias) = metric.alias {
-                self.aliases.insert(alias, Known { name: name.clone(), datatype });
-            }
-        }
-        Ok(false)
-    }
-
-    fn resolve<'m>(&self, address: &Address<'_>, metric: &'m Metric) -> Result<Resolved<'m>, Malformed> {
-        let known = metric.alias.and_then(|alias| self.aliases.get(&alias));
-        let name =
-            metric.name.clone().filter(|name| !name.is_empty()).or_else(|| known.map(|known| known.name.clone()));
-        if let (None, Some(alias)) = (&name, metric.alias) {
-            return bad(format!("no birth of the edge node {} has told what alias {alias} is", address.node_key()));
-        }
-        let by_name = || name.as_ref().and_then(|name| self.types.get(&address.metric_key(name))).copied();
-        let datatype = metric.datatype.or_else(|| known.map(|known| known.datatype)).or_else(by_name);
-        Ok(Resolved { metric, name, datatype: DataType(datatype.unwrap_or(0)) })
     }
 }
 
@@ -368,7 +237,7 @@ impl Head<'_> {
         text.key("metrics");
         text.map()?;
         for resolved in metrics {
-            let Some(name) = &resolved.name else { continue };
+            let Some(name) = resolved.name else { continue };
             text.key(name);
             resolved.value_text(text)?;
         }
@@ -388,7 +257,7 @@ impl Head<'_> {
             let metric = resolved.metric;
             self.common(text)?;
             self.time(Some(metric), text);
-            if let Some(name) = &resolved.name {
+            if let Some(name) = resolved.name {
                 text.key("name");
                 text.string(name);
             }
@@ -429,7 +298,7 @@ impl Resolved<'_> {
 
     fn value_text(&self, text: &mut Text) -> Result<(), Malformed> {
         let named = |why| {
-            let name = self.name.as_deref().unwrap_or("");
+            let name = self.name.unwrap_or("");
             Malformed { at: None, why: format!("metric `{name}`: {why}") }
         };
         match &self.metric.value {

@@ -1,8 +1,8 @@
 //! Payloads to rows on one thread or several, without a change in their order.
 //!
-//! What a payload comes to depends on nothing but the payload in most formats, so batches of payloads are decoded apart from each other;
-//! time, dead letters and counts are the [`intake`](crate::ingest::intake)'s, which takes them in the order in which they
-//! were given. A format that remembers what came before has one decoder, whose state is in the checkpoint.
+//! What a payload comes to depends on nothing but the payload in most formats, so batches of payloads are decoded apart from
+//! each other; time, dead letters and counts are the [`intake`](crate::ingest::intake)'s, which takes them in the order in
+//! which they were given. A format that remembers what came before has one decoder, whose state is in the checkpoint.
 //!
 //! ```toml
 //! [sources.telemetry]
@@ -137,11 +137,11 @@ impl Decoding {
         }
     }
 
-    /// Goes on from a state.
+    /// Goes on from a state. Several decoders remember nothing: the format was another one then.
     pub fn restore(&mut self, state: &str) -> Result<(), String> {
         match self {
             Self::Here(decoder) => decoder.restore(state),
-            Self::Threads { .. } => Err("the source had one decoder, and has several".to_owned()),
+            Self::Threads { .. } => Ok(()),
         }
     }
 
@@ -214,6 +214,15 @@ mod tests {
             payloads.push(b"t", body.as_bytes(), Timestamp::START, Delivery::default());
         }
         payloads
+    }
+
+    #[test]
+    fn a_state_of_another_format_is_no_matter() {
+        for decoders in [1, 2] {
+            let all = (0..decoders).map(|_| Box::new(Digits(Vec::new())) as Box<dyn Decoder>).collect();
+            let (mut decoding, _threads) = Decoding::of(all);
+            assert_eq!((decoding.restore("births"), decoding.state()), (Ok(()), None));
+        }
     }
 
     fn decoded(decoders: usize) -> Vec<(Vec<i64>, Vec<u32>, Vec<usize>)> {

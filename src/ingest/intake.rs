@@ -64,6 +64,8 @@ pub struct Intake {
     pub took: Box<dyn FnMut() + Send>,
     /// Told each watermark with the arrival time of the payload that raised it.
     pub observer: Box<dyn FnMut(Timestamp, Timestamp) + Send>,
+    /// Whether anybody keeps where the source is.
+    pub keeps: bool,
     /// Told where the source is, at the end of each epoch, before anybody else hears of it.
     pub keep: Box<dyn FnMut(Epoch, SourceState, bool) -> Result<(), Severed> + Send>,
     /// Where streams meet: how this one is cut.
@@ -246,7 +248,7 @@ impl Intake {
         slices.ended();
         self.slices = self.slices.map(|_| slices);
         let (taken, watermarks) = (self.taken, self.watermarks.state());
-        let decoder = self.decoding.state();
+        let decoder = self.keeps.then(|| self.decoding.state()).flatten();
         let state = SourceState { position, number, taken, watermarks, slices, exhausted, decoder };
         (self.keep)(epoch, state, last)
     }

@@ -9,7 +9,7 @@ use arrow::datatypes::Field;
 use crate::component::{Fault, Name, nearest};
 use crate::flow::outbox::Port;
 use crate::flow::schema::{StreamSchema, dead_letter_schema};
-use crate::format::columns::From as Origin;
+use crate::format::columns::{Column, From as Origin};
 use crate::operator::{Bound, OperatorSpec};
 use crate::pipeline::plan::{Edge, Plan, PlannedOperator, PlannedSink, PlannedSource};
 use crate::pipeline::print::type_word;
@@ -262,12 +262,13 @@ impl Binding<'_> {
         }
         let (spec, columns, decoder) = (source.spec?, source.columns?, source.decoder?);
         let mut wrong = decoder.check(&columns);
-        for column in columns.columns.iter().filter(|column| matches!(column.from, Origin::Inner(_))) {
-            if !decoder.has_inner() {
-                let what =
-                    format!("column `{}`: the payload has none within: `decode.inner` is missing", column.name.text);
-                wrong.push(column.name.fault(what));
-            }
+        if !decoder.has_inner() {
+            let inner = columns.columns.iter().filter(|column| matches!(column.from, Origin::Inner(_)));
+            let fault = |column: &Column| {
+                let name = &column.name;
+                name.fault(format!("column `{}`: the payload has none within: `decode.inner` is missing", name.text))
+            };
+            wrong.extend(inner.map(fault));
         }
         if !wrong.is_empty() {
             self.faults.extend(wrong);

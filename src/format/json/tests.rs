@@ -29,7 +29,7 @@ fn json_decoder_of(columns: &str, topics: &Topics, settings: &str) -> JsonDecode
     let (table, _) = Settings::of(columns);
     let columns = columns::read(Some(table), topics, None, None).unwrap();
     let (mut table, faults) = Settings::of(settings);
-    let spec = Json::read(&mut table, None).unwrap();
+    let spec = Json::read(&mut table, RowsAt::Declared).unwrap();
     table.finish();
     assert_eq!(*RefCell::borrow(&faults), []);
     assert_eq!(spec.check(&columns), []);
@@ -133,7 +133,7 @@ fn captures_are_those_of_each_payload_s_topic() {
     let topics = Topics::parse(["s/{device}"]).unwrap();
     let columns = columns::read(Some(table), &topics, None, None).unwrap();
     let (mut table, _) = Settings::of("");
-    let mut decoder = Json::read(&mut table, None).unwrap().decoder(&columns);
+    let mut decoder = Json::read(&mut table, RowsAt::Declared).unwrap().decoder(&columns);
     let mut rows = |topics: &[&str]| {
         for topic in topics {
             let (arrival, delivery) = (Timestamp::from_micros(5), Delivery::default());

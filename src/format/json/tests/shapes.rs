@@ -62,7 +62,7 @@ fn paths_that_do_not_go_together_are_faults() {
     let faults = |columns: &str, settings: &str| {
         let columns = columns::read(Some(Settings::of(columns).0), &Topics::parse(["t"]).unwrap(), None, None).unwrap();
         let (mut table, _) = Settings::of(settings);
-        let faults = Json::read(&mut table, None).unwrap().check(&columns);
+        let faults = Json::read(&mut table, RowsAt::Declared).unwrap().check(&columns);
         faults.iter().map(|fault| fault.what.clone()).collect::<Vec<_>>().join("; ")
     };
     let cases = [
