@@ -137,6 +137,59 @@ impl Stages {
     }
 }
 
+/// Decoders of other formats, each with columns and one payload, over and over.
+const FORMATS: [(&str, &str, &[u8]); 6] = [
+    (
+        "format = \"csv\"\nheader = true",
+        "ts = \"int64\"\nv = \"float64\"\nn = \"utf8\"",
+        b"n,ts,v\n\"a \"\"b\",1,2.5\nc,2,3.5\n",
+    ),
+    ("format = \"csv\"", "ts = \"int64\"\nv = \"float64\"\nn = \"utf8\"", b"1,2.5,a"),
+    (
+        "format = \"influx\"",
+        "time = { type = \"timestamp\", unit = \"ns\" }\nhost = \"utf8\"\nv = \"float64\"\nn = \"int64\"",
+        b"cpu,host=a\\ b,az=x v=1.5,n=3i,s=\"q\" 1709208000000000000",
+    ),
+    (
+        "format = \"bytes\"\nfields = [{ name = \"v\", at = 0, type = \"int16\" }, { name = \"b\", at = 2, type = \"bytes\", len = 2 }]",
+        "v = { type = \"float64\", scale = 0.1 }\nb = \"utf8\"",
+        b"\x00\xcd\xff\x00",
+    ),
+    (
+        "format = \"msgpack\"",
+        "v = \"float64\"\nn = \"utf8\"",
+        b"\x82\xa1v\xcb\x3f\xb9\x99\x99\x99\x99\x99\x9a\xa1n\xa1x",
+    ),
+    ("format = \"cbor\"", "v = \"float64\"\nn = \"utf8\"", b"\xa2av\xf9\x3e\x00anax"),
+];
+
+fn decoder_costs(decode: &str, columns: &str, body: &[u8]) {
+    let text = format!(
+        "[pipeline]\nname = \"allocations\"\n[sources.s]\ntype = \"mqtt\"\nurl = \"mqtt://127.0.0.1:1883\"\n\
+         topics = [\"t\"]\n[sources.s.decode]\n{decode}\n[sources.s.columns]\n{columns}\n\
+         [sinks.o]\ntype = \"stdout\"\ninputs = [\"s\"]\n"
+    );
+    let plan = load_text("formats.toml", &text, &|_| None).unwrap_or_else(|faults| panic!("{}", faults.render(false)));
+    let mut decoder = plan.sources[0].decoder.build(&plan.sources[0].columns);
+    let mut batch = |len| {
+        let mut payloads = Payloads::default();
+        (0..len).for_each(|_| payloads.push(b"t", body, Timestamp::from_micros(0), Delivery::default()));
+        let region = Region::new(ALLOCATOR);
+        payloads.iter().for_each(|payload| assert!(decoder.push(&payload).is_ok()));
+        decoder.flush();
+        let change = region.change();
+        change.allocations + change.reallocations
+    };
+    for _ in 0..3 {
+        batch(ROWS);
+    }
+    let few = batch(ROWS / 4);
+    batch(ROWS);
+    let many = batch(ROWS);
+    println!("{decode}: {few} allocations for {} payloads, {many} for {ROWS}", ROWS / 4);
+    assert!(many <= A_BATCH && many <= few + MORE, "{decode}: {few} for a quarter, {many} for {ROWS} payloads");
+}
+
 #[test]
 fn no_payload_costs_an_allocation() {
     for window in [r#"tumbling = "1h""#, r#"hopping = "1h", every = "10m""#, r#"session = "1h""#] {
@@ -153,4 +206,5 @@ fn no_payload_costs_an_allocation() {
             assert!(many <= few + MORE, "{window}: {stage}: {few} for a quarter, {many} for {ROWS} payloads");
         }
     }
+    FORMATS.iter().for_each(|(decode, columns, body)| decoder_costs(decode, columns, body));
 }

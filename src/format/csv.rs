@@ -113,6 +113,16 @@ enum Place {
     Index(usize),
 }
 
+impl Place {
+    /// The index of the field, where fields have these names.
+    fn among(&self, names: &[String]) -> Option<usize> {
+        match self {
+            Self::Index(index) => Some(*index),
+            Self::Name(name) => names.iter().position(|known| known == name),
+        }
+    }
+}
+
 /// Columns that come from the payload, and their places.
 fn places(columns: &Columns) -> impl Iterator<Item = (usize, Option<Place>)> {
     columns.columns.iter().enumerate().filter_map(|(index, column)| match &column.from {
@@ -184,13 +194,16 @@ impl DecoderSpec for Csv {
             let text = matches!(kind, ColumnType::Utf8 | ColumnType::Binary | ColumnType::Timestamp(_));
             place.map(|place| Wanted { column, place, is_number: !text && !matches!(kind, ColumnType::Boolean) })
         };
+        let wanted: Vec<Wanted> = places(columns).filter_map(columns_of).collect();
+        let names = self.names(columns).unwrap_or_default();
         let reader = CsvReader {
             core: builder.build(),
             dialect: dialect.clone(),
             limits: self.common.limits,
-            wanted: places(columns).filter_map(columns_of).collect(),
-            names: self.names(columns).unwrap_or_default(),
-            at: Vec::new(),
+            at: wanted.iter().map(|wanted| wanted.place.among(&names)).collect(),
+            wanted,
+            known: names.len(),
+            header: Default::default(),
             fields: Vec::new(),
             ends: Vec::new(),
             number: Vec::new(),
@@ -213,9 +226,12 @@ struct CsvReader {
     dialect: Dialect,
     limits: Limits,
     wanted: Vec<Wanted>,
-    names: Vec<String>,
     /// The index of the field of each wanted column; `None` of one that the header lacks.
     at: Vec<Option<usize>>,
+    /// How many fields have names.
+    known: usize,
+    /// The header that this was found by: its fields end to end, and where they end.
+    header: (Vec<u8>, Vec<usize>),
     /// The fields of the record at hand, end to end.
     fields: Vec<u8>,
     ends: Vec<usize>,
@@ -240,18 +256,8 @@ impl Reader for CsvReader {
         }
         if self.dialect.header {
             let Some(count) = self.next(&mut input) else { return Ok(0) };
-            self.names.clear();
-            for index in 0..count {
-                let name = String::from_utf8_lossy(field(&self.fields, &self.ends, index).trim_ascii()).into_owned();
-                if self.names.contains(&name)
-                    && self.wanted.iter().any(|wanted| wanted.place == Place::Name(name.clone()))
-                {
-                    return Err(malformed(&input, format!("the header has `{name}` twice")));
-                }
-                self.names.push(name);
-            }
+            self.name_fields(count).map_err(|why| malformed(&input, why))?;
         }
-        self.find();
         let mut count = 0;
         while let Some(fields) = self.next(&mut input) {
             self.limits.check_rows(count + 1)?;
@@ -303,18 +309,29 @@ impl CsvReader {
         }
     }
 
-    /// Finds the fields of the wanted columns.
-    fn find(&mut self) {
-        self.at.clear();
-        let at = |wanted: &Wanted| match &wanted.place {
-            Place::Index(index) => Some(*index),
-            Place::Name(name) => self.names.iter().position(|known| known == name),
+    /// Takes the record at hand as the header, unless it is the same as the one before.
+    fn name_fields(&mut self, count: usize) -> Result<(), String> {
+        let ends = &self.ends[..count];
+        let text = &self.fields[..ends.last().copied().unwrap_or(0)];
+        if self.header.0 == text && self.header.1 == ends {
+            return Ok(());
+        }
+        let name = |index| String::from_utf8_lossy(field(text, ends, index).trim_ascii()).into_owned();
+        let names: Vec<String> = (0..count).map(name).collect();
+        let is_twice = |wanted: &&Wanted| match &wanted.place {
+            Place::Name(name) => names.iter().filter(|known| *known == name).count() > 1,
+            Place::Index(_) => false,
         };
-        self.at.extend(self.wanted.iter().map(at));
+        if let Some(Wanted { place: Place::Name(name), .. }) = self.wanted.iter().find(is_twice) {
+            return Err(format!("the header has `{name}` twice"));
+        }
+        self.at = self.wanted.iter().map(|wanted| wanted.place.among(&names)).collect();
+        (self.header, self.known) = ((text.to_vec(), ends.to_vec()), count);
+        Ok(())
     }
 
     fn record(&mut self, fields: usize, row: usize, rows: &mut Rows) -> Result<(), String> {
-        let known = self.names.len();
+        let known = self.known;
         if !self.dialect.ragged && known > 0 && fields != known {
             return Err(format!("expected {known} fields, got {fields}"));
         }

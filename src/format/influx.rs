@@ -152,9 +152,9 @@ impl InfluxReader {
         let line = &self.line;
         let mut taken = 0;
         for (column, place) in &self.wanted {
-            let tag = |name: &str| line.tag(name).map(|value| (name.to_owned(), Value::Text(value)));
-            let named = |name: &str| line.field(text, name).map(|value| (name.to_owned(), value));
-            let found = match place {
+            let tag = |name| line.tag(name).map(Value::Text);
+            let field = |name| line.field(text, name);
+            let (name, value) = match place {
                 Place::Measurement => {
                     rows.builder(*column).push_text(line.measurement())?;
                     continue;
@@ -166,11 +166,11 @@ impl InfluxReader {
                     }
                     continue;
                 }
-                Place::Tag(name) => tag(name),
-                Place::Field(name) => named(name),
-                Place::Any(name) => named(name).or_else(|| tag(name)),
+                Place::Tag(name) => (name, tag(name)),
+                Place::Field(name) => (name, field(name)),
+                Place::Any(name) => (name, field(name).or_else(|| tag(name))),
             };
-            let Some((name, value)) = found else {
+            let Some(value) = value else {
                 rows.fill(*column, row)?;
                 continue;
             };

@@ -9,11 +9,13 @@ use crate::format::when::shorten;
 /// One line, cut into its parts. It may be used again and again.
 #[derive(Default)]
 pub(super) struct Line {
-    measurement: Vec<u8>,
-    /// Keys and values of tags, without escapes.
-    tags: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Keys of fields without escapes, and where their values stand.
-    fields: Vec<(Vec<u8>, Range<usize>)>,
+    /// Names and values of tags, without escapes, end to end.
+    plain: Vec<u8>,
+    measurement: Range<usize>,
+    /// Keys and values of tags, in `plain`.
+    tags: Vec<(Range<usize>, Range<usize>)>,
+    /// Keys of fields in `plain`, and where their values stand in the line.
+    fields: Vec<(Range<usize>, Range<usize>)>,
     time: Option<Range<usize>>,
 }
 
@@ -42,23 +44,24 @@ impl Cursor<'_> {
         matches!(self.peek(), None | Some(b'\n')) || self.text[self.at..].starts_with(b"\r\n")
     }
 
-    /// Takes a name or a tag's value up to one of `ends` or the end of the line. A backslash stands for itself before what
-    /// is not `escaped`.
-    fn name(&mut self, ends: &[u8], escaped: &[u8], into: &mut Vec<u8>) {
-        into.clear();
+    /// Takes a name or a tag's value up to one of `ends` or the end of the line, and adds it without escapes; where it is
+    /// then. A backslash stands for itself before what is not one of `ends`.
+    fn name(&mut self, ends: &[u8], into: &mut Vec<u8>) -> Range<usize> {
+        let start = into.len();
         while let (Some(byte), false) = (self.peek(), self.is_end()) {
-            let next = self.text.get(self.at + 1).filter(|next| byte == b'\\' && escaped.contains(next));
+            let next = self.text.get(self.at + 1).filter(|next| byte == b'\\' && ends.contains(next));
             if let Some(next) = next {
                 into.push(*next);
                 self.at += 2;
                 continue;
             }
             if ends.contains(&byte) {
-                return;
+                break;
             }
             into.push(byte);
             self.at += 1;
         }
+        start..into.len()
     }
 
     fn spaces(&mut self) {
@@ -97,44 +100,46 @@ fn lossy(text: &[u8]) -> String {
 impl Line {
     /// Reads a line at the beginning of a text, and gives its length.
     pub(super) fn parse(&mut self, text: &[u8]) -> Result<usize, String> {
-        self.tags.clear();
-        self.fields.clear();
+        let Self { plain, measurement, tags, fields, .. } = self;
+        plain.clear();
+        tags.clear();
+        fields.clear();
         let mut cursor = Cursor { text, at: 0 };
-        cursor.name(b", ", b", ", &mut self.measurement);
-        if self.measurement.is_empty() {
+        let name = cursor.name(b", ", plain);
+        if name.is_empty() {
             return Err("expected a measurement".to_owned());
         }
+        *measurement = name;
         while cursor.peek() == Some(b',') {
             cursor.at += 1;
-            let (mut key, mut value) = (Vec::new(), Vec::new());
-            cursor.name(b",= ", b",= ", &mut key);
+            let key = cursor.name(b",= ", plain);
             if key.is_empty() || cursor.peek() != Some(b'=') {
-                return Err(format!("expected `=` and a value after the tag `{}`", lossy(&key)));
+                return Err(format!("expected `=` and a value after the tag `{}`", lossy(&plain[key])));
             }
             cursor.at += 1;
-            cursor.name(b",= ", b",= ", &mut value);
+            let value = cursor.name(b",= ", plain);
             if value.is_empty() || cursor.peek() == Some(b'=') {
-                return Err(format!("expected a value of the tag `{}`", lossy(&key)));
+                return Err(format!("expected a value of the tag `{}`", lossy(&plain[key])));
             }
-            self.tags.push((key, value));
+            tags.push((key, value));
         }
         if cursor.peek() != Some(b' ') {
             return Err("expected a blank, and fields".to_owned());
         }
         cursor.spaces();
         loop {
-            let mut key = Vec::new();
-            cursor.name(b",= ", b",= ", &mut key);
+            let key = cursor.name(b",= ", plain);
+            let named = |why| format!("field `{}`: {why}", lossy(&plain[key.clone()]));
             if key.is_empty() || cursor.peek() != Some(b'=') {
-                return Err(format!("expected `=` and a value after the field `{}`", lossy(&key)));
+                return Err(format!("expected `=` and a value after the field `{}`", lossy(&plain[key])));
             }
             cursor.at += 1;
-            let value = cursor.value().map_err(|why| format!("field `{}`: {why}", lossy(&key)))?;
-            check(&text[value.clone()]).map_err(|why| format!("field `{}`: {why}", lossy(&key)))?;
-            if self.fields.iter().any(|(known, _)| *known == key) {
-                return Err(format!("the field `{}` stands there twice", lossy(&key)));
+            let value = cursor.value().map_err(named)?;
+            check(&text[value.clone()]).map_err(named)?;
+            if fields.iter().any(|(known, _)| plain[known.clone()] == plain[key.clone()]) {
+                return Err(format!("the field `{}` stands there twice", lossy(&plain[key])));
             }
-            self.fields.push((key, value));
+            fields.push((key, value));
             if cursor.peek() != Some(b',') {
                 break;
             }
@@ -168,7 +173,7 @@ impl Line {
     }
 
     pub(super) fn measurement(&self) -> &[u8] {
-        &self.measurement
+        &self.plain[self.measurement.clone()]
     }
 
     pub(super) fn time<'t>(&self, text: &'t [u8]) -> Option<&'t [u8]> {
@@ -176,11 +181,12 @@ impl Line {
     }
 
     pub(super) fn tag(&self, name: &str) -> Option<&[u8]> {
-        self.tags.iter().find(|(key, _)| key == name.as_bytes()).map(|(_, value)| &value[..])
+        let (_, value) = self.tags.iter().find(|(key, _)| self.plain[key.clone()] == *name.as_bytes())?;
+        Some(&self.plain[value.clone()])
     }
 
     pub(super) fn field<'t>(&self, text: &'t [u8], name: &str) -> Option<Value<'t>> {
-        let (_, at) = self.fields.iter().find(|(key, _)| key == name.as_bytes())?;
+        let (_, at) = self.fields.iter().find(|(key, _)| self.plain[key.clone()] == *name.as_bytes())?;
         value(&text[at.clone()])
     }
 
