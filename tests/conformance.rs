@@ -16,6 +16,8 @@ fn agrees(script: &str, arguments: &[&str]) {
         return eprintln!("SKIPPED: {} is not there", data.display());
     }
     let mut python = Command::new("python3");
+    // Scripts import each other, and leave nothing beside them.
+    python.env("PYTHONDONTWRITEBYTECODE", "1");
     python.arg(project("tests/support").join(script)).args(arguments).arg(env!("CARGO_BIN_EXE_streamgauge")).arg(&data);
     let output = python.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -332,7 +332,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::format::testing::{faults, rows};
+    use crate::format::testing::{faults, of_hex, rows};
 
     const SCHEMA: &str = r#"{"type": "record", "name": "Event", "namespace": "plant", "fields": [
         {"name": "id", "type": "string"},
@@ -347,11 +347,6 @@ mod tests {
     /// By hand, from the specification: "d1", 1.5, 1709207264125 ms, -1.25, B, [{-1, A}, {2, B}].
     const DATUM: &str = "04 6431 02 000000000000f83f faed88cbbe63 02 83 02 04 01 00 04 02 00";
 
-    fn bytes(hex: &str) -> Vec<u8> {
-        let digits: Vec<u8> = hex.chars().filter_map(|sign| sign.to_digit(16)).map(|digit| digit as u8).collect();
-        digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
-    }
-
     fn settings(folder: &Path, schema: &str, more: &str) -> String {
         std::fs::write(folder.join("s.avsc"), schema).unwrap();
         format!("schema = '{}'\n{more}", folder.join("s.avsc").display())
@@ -359,7 +354,7 @@ mod tests {
 
     fn read(more: &str, columns: &str, hex: &str) -> Result<String, String> {
         let folder = tempfile::tempdir().unwrap();
-        rows(parse, &settings(folder.path(), SCHEMA, more), columns, &bytes(hex)).map_err(|wrong| wrong.why)
+        rows(parse, &settings(folder.path(), SCHEMA, more), columns, &of_hex(hex)).map_err(|wrong| wrong.why)
     }
 
     #[test]
@@ -380,7 +375,7 @@ mod tests {
             "logicalType": "decimal", "precision": 4, "scale": 2}}, {"name": "b", "type": "D"}]}"#;
         let folder = tempfile::tempdir().unwrap();
         let columns = "a = 'decimal(9,2)'\nb = 'decimal(9,2)'";
-        let read = rows(parse, &settings(folder.path(), schema, ""), columns, &bytes("00ff ff9c"));
+        let read = rows(parse, &settings(folder.path(), schema, ""), columns, &of_hex("00ff ff9c"));
         assert_eq!(read.as_deref(), Ok("2.55,-1.00"));
     }
 
@@ -417,7 +412,7 @@ mod tests {
         assert!(found[0].contains("goes with `framing"), "{found:?}");
         // A payload that claims a gigabyte.
         let said =
-            rows(parse, &settings(folder.path(), "\"bytes\"", ""), "v = 'utf8'", &bytes("80808080 08")).unwrap_err();
+            rows(parse, &settings(folder.path(), "\"bytes\"", ""), "v = 'utf8'", &of_hex("80808080 08")).unwrap_err();
         assert!(said.why.contains("Avro datum"), "{said}");
     }
 }

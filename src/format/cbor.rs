@@ -239,13 +239,7 @@ fn integer(token: &Token<'_>) -> Option<i128> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::testing::{all_or_none, decoder, rows};
-
-    /// Bytes written as hex, with white space in between.
-    fn bytes(hex: &str) -> Vec<u8> {
-        let digits: Vec<u8> = hex.chars().filter_map(|sign| sign.to_digit(16)).map(|digit| digit as u8).collect();
-        digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
-    }
+    use crate::format::testing::{all_or_none, decoder, of_hex, rows};
 
     /// The examples of RFC 8949, appendix A, and a few more.
     #[test]
@@ -277,7 +271,7 @@ mod tests {
             ("utf8", "62c3bc", "ü"),
         ] {
             let column = format!("v = {{ type = '{kind}', path = '$' }}");
-            assert_eq!(rows(parse, "", &column, &bytes(hex)).as_deref(), Ok(value), "{kind} {hex}");
+            assert_eq!(rows(parse, "", &column, &of_hex(hex)).as_deref(), Ok(value), "{kind} {hex}");
         }
     }
 
@@ -297,20 +291,20 @@ mod tests {
             ("f97e00", "non_finite"),
             ("c1c1c1c1c1c1c1c1c1c100", "at most 8 tags"),
         ] {
-            let said = rows(parse, "", "v = { type = 'float64', path = '$' }", &bytes(hex)).unwrap_err();
+            let said = rows(parse, "", "v = { type = 'float64', path = '$' }", &of_hex(hex)).unwrap_err();
             assert!(said.why.contains(why), "{hex}: {said}");
         }
         let deep = "81".repeat(33) + "f6";
-        assert!(rows(parse, "", "v = { type = 'float64', path = '$' }", &bytes(&deep)).is_err());
+        assert!(rows(parse, "", "v = { type = 'float64', path = '$' }", &of_hex(&deep)).is_err());
     }
 
     #[test]
     fn rows_are_those_of_json() {
         // [{-2: "a", 2: 1.5}, {_ -2: "b"}]
-        let body = bytes("82 a2 21 61 61 02 f93e00 bf 21 61 62 ff");
+        let body = of_hex("82 a2 21 61 61 02 f93e00 bf 21 61 62 ff");
         let columns = "n = { type = 'utf8', path = \"$['-2']\" }\nv = { type = 'float64', path = '$.2' }";
         assert_eq!(rows(parse, "rows = '$[*]'", columns, &body).as_deref(), Ok("a,1.5;b,-"));
         let mut decoder = decoder(parse, "", "v = { type = 'float64', path = '$.v' }");
-        all_or_none(&mut *decoder, &bytes("a1 61 76 01"), &bytes("a1 61 76 61 61"));
+        all_or_none(&mut *decoder, &of_hex("a1 61 76 01"), &of_hex("a1 61 76 61 61"));
     }
 }

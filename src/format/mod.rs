@@ -16,8 +16,6 @@ pub mod influx;
 pub mod inner;
 pub mod json;
 pub mod msgpack;
-#[cfg(test)]
-mod mutations;
 pub mod number;
 pub mod packing;
 pub mod path;

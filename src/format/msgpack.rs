@@ -228,16 +228,10 @@ impl<'b> Input<'b> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::testing::{all_or_none, decoder, rows};
-
-    /// Bytes written as hex, with white space in between.
-    fn bytes(hex: &str) -> Vec<u8> {
-        let digits: Vec<u8> = hex.chars().filter_map(|sign| sign.to_digit(16)).map(|digit| digit as u8).collect();
-        digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
-    }
+    use crate::format::testing::{all_or_none, decoder, of_hex, rows};
 
     fn read(kind: &str, hex: &str) -> Result<String, String> {
-        rows(parse, "", &format!("v = {{ type = '{kind}', path = '$' }}"), &bytes(hex)).map_err(|wrong| wrong.why)
+        rows(parse, "", &format!("v = {{ type = '{kind}', path = '$' }}"), &of_hex(hex)).map_err(|wrong| wrong.why)
     }
 
     #[test]
@@ -304,12 +298,12 @@ mod tests {
     fn rows_are_those_of_json() {
         let columns = "id = { type = 'utf8', path = '$$.id' }\nv = { type = 'float64', path = '$.7' }";
         // {"id": "m", "r": [{7: 1}, {7: 2.5, "x": nil}]}
-        let body = bytes("82 a2 6964 a1 6d a1 72 92 81 07 01 82 07 cb 4004000000000000 a1 78 c0");
+        let body = of_hex("82 a2 6964 a1 6d a1 72 92 81 07 01 82 07 cb 4004000000000000 a1 78 c0");
         let settings = "rows = '$.r[*]'\nnon_finite = 'null'";
         assert_eq!(rows(parse, settings, columns, &body).as_deref(), Ok("m,1.0;m,2.5"));
-        let nan = bytes("82 a2 6964 a1 6d a1 72 91 81 07 ca ff800000");
+        let nan = of_hex("82 a2 6964 a1 6d a1 72 91 81 07 ca ff800000");
         assert_eq!(rows(parse, settings, columns, &nan).as_deref(), Ok("m,-"));
         let mut decoder = decoder(parse, "", "v = { type = 'float64', path = '$.v' }");
-        all_or_none(&mut *decoder, &bytes("81 a1 76 01"), &bytes("81 a1 76 a1 61"));
+        all_or_none(&mut *decoder, &of_hex("81 a1 76 01"), &of_hex("81 a1 76 a1 61"));
     }
 }

@@ -205,7 +205,7 @@ fn value_text(field: &FieldDescriptor, value: &Value, text: &mut Text) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::testing::{faults, rows};
+    use crate::format::testing::{faults, of_hex, rows};
 
     const PROTO: &str = r#"syntax = "proto3";
 package plant;
@@ -239,8 +239,7 @@ enum State { IDLE = 0; RUNNING = 1; }
     fn read(more: &str, columns: &str, hex: &str) -> Result<String, String> {
         let folder = tempfile::tempdir().unwrap();
         let settings = format!("{}\n{more}", settings(folder.path(), "plant.Reading"));
-        let digits: Vec<u8> = hex.chars().filter_map(|sign| sign.to_digit(16)).map(|digit| digit as u8).collect();
-        let body: Vec<u8> = digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+        let body = of_hex(hex);
         rows(parse, &settings, columns, &body).map_err(|wrong| wrong.why)
     }
 

@@ -235,7 +235,7 @@ fn added(base: Option<&Number>, value: Option<Number>) -> Result<Option<Number>,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::testing::rows;
+    use crate::format::testing::{of_hex, rows};
 
     const COLUMNS: &str = "t = { type = 'timestamp', unit = 's' }\nn = 'utf8'\nu = 'utf8'\nv = 'float64'\nvs = 'utf8'\n\
                            vb = 'boolean'\ns = 'float64'";
@@ -290,8 +290,7 @@ mod tests {
         // The first records of the example of RFC 8428, section 6: {-2: "urn:dev:", -3: 1276020076.001, 0: "v", 2: 120.1}, …
         let hex = "82 a4 21 68 75726e3a6465763a 22 fb41d303a15b001062 00 61 76 02 fb405e066666666666 \
                    a3 00 61 63 06 24 02 fb3ff3333333333333";
-        let digits: Vec<u8> = hex.chars().filter_map(|sign| sign.to_digit(16)).map(|digit| digit as u8).collect();
-        let body: Vec<u8> = digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+        let body = of_hex(hex);
         assert_eq!(
             rows(parse, "", COLUMNS, &body).unwrap(),
             "2010-06-08T18:01:16.001Z,urn:dev:v,-,120.1,-,-,-;2010-06-08T18:01:11.001Z,urn:dev:c,-,1.2,-,-,-"

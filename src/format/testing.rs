@@ -47,6 +47,12 @@ pub(super) fn push(decoder: &mut dyn Decoder, body: &[u8]) -> Result<usize, Malf
     decoder.push(&Payload { topic: b"t", body, arrival: ARRIVAL, delivery, properties: &[] })
 }
 
+/// Bytes written in hex, with white space in between.
+pub(super) fn of_hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.chars().filter_map(|sign| sign.to_digit(16)).map(|digit| digit as u8).collect();
+    digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
+}
+
 /// Rows as text: values by `,`, rows by `;`, null as `-`; without the arrival, which is the last column.
 pub(super) fn text(batch: &RecordBatch) -> String {
     let value = |column: usize, row: usize| match batch.column(column) {

@@ -1,17 +1,12 @@
 //! Layouts, and payloads that do not fit them.
 
 use super::*;
-use crate::format::testing::{all_or_none, decoder, faults, rows};
-
-fn bytes(hex: &str) -> Vec<u8> {
-    let digits: Vec<u8> = hex.chars().filter_map(|sign| sign.to_digit(16)).map(|digit| digit as u8).collect();
-    digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
-}
+use crate::format::testing::{all_or_none, decoder, faults, of_hex, rows};
 
 /// One field `v` of bytes.
 fn one(kind: &str, field: &str, hex: &str) -> Result<String, String> {
     let settings = format!("fields = [{{ name = 'v', at = 0, {field} }}]");
-    rows(parse, &settings, &format!("v = {kind}"), &bytes(hex)).map_err(|wrong| wrong.why)
+    rows(parse, &settings, &format!("v = {kind}"), &of_hex(hex)).map_err(|wrong| wrong.why)
 }
 
 #[test]
@@ -56,12 +51,12 @@ fn rows_follow_each_other() {
         { name = 'v', at = 0, type = 'int16', row = true },
         { name = 'ok', at = 2, bits = [0, 1], row = true }]";
     let columns = "id = 'int64'\nv = 'float64'\nok = 'boolean'";
-    let read = |hex| rows(parse, settings, columns, &bytes(hex)).map_err(|wrong| wrong.why);
+    let read = |hex| rows(parse, settings, columns, &of_hex(hex)).map_err(|wrong| wrong.why);
     assert_eq!(read("0100 0500 01 ffff 02").as_deref(), Ok("1,5.0,true;1,-1.0,false"));
     assert_eq!(read("0100").as_deref(), Ok(""));
     assert!(read("0100 05").unwrap_err().contains("expected rows of 3 bytes from byte 2 on, got 1 bytes"));
     assert!(read("01").unwrap_err().contains("expected 2 bytes at least"));
-    all_or_none(&mut *decoder(parse, settings, columns), &bytes("0100 0500 01"), &bytes("0100 0500 01 0500"));
+    all_or_none(&mut *decoder(parse, settings, columns), &of_hex("0100 0500 01"), &of_hex("0100 0500 01 0500"));
 }
 
 #[test]

@@ -1,4 +1,4 @@
 //! Payloads of the case `cbor`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| streamgauge_fuzz::decode(&streamgauge_fuzz::CBOR, data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| streamgauge_fuzz::decode("cbor", data));

@@ -1,4 +1,4 @@
 //! Payloads of the case `inner`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| streamgauge_fuzz::decode(&streamgauge_fuzz::INNER, data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| streamgauge_fuzz::decode("inner", data));

@@ -1,4 +1,4 @@
 //! Payloads of the case `json_unpivot`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| streamgauge_fuzz::decode(&streamgauge_fuzz::JSON_UNPIVOT, data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| streamgauge_fuzz::decode("json_unpivot", data));

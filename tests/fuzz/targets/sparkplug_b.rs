@@ -1,4 +1,4 @@
 //! Payloads of the case `sparkplug_b`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| streamgauge_fuzz::decode(&streamgauge_fuzz::SPARKPLUG_B, data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| streamgauge_fuzz::decode("sparkplug_b", data));
