@@ -13,7 +13,7 @@ pub struct SlowSyncs {
     pub disk: SharedDisk,
     /// How many syncs of files that were opened wait for a write that is sure to come, on a machine of any speed.
     pub sure: Arc<AtomicU64>,
-    /// How many met one.
+    /// How many of those met one.
     pub met: Arc<AtomicU64>,
 }
 
@@ -40,8 +40,8 @@ struct Seen {
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(60));
 
 impl SlowSyncs {
-    fn slow(&self, file: Box<dyn DiskFile>, sure: Arc<AtomicU64>) -> Box<dyn DiskFile> {
-        Box::new(SlowFile { file, sure, seen: Mutex::default(), written: Condvar::new(), met: self.met.clone() })
+    fn slow(file: Box<dyn DiskFile>, sure: Arc<AtomicU64>, met: Arc<AtomicU64>) -> Box<dyn DiskFile> {
+        Box::new(SlowFile { file, sure, seen: Mutex::default(), written: Condvar::new(), met })
     }
 }
 
@@ -59,11 +59,11 @@ impl Disk for SlowSyncs {
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(self.slow(self.disk.create(path)?, Arc::default()))
+        Ok(Self::slow(self.disk.create(path)?, Arc::default(), Arc::default()))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(self.slow(self.disk.open(path)?, self.sure.clone()))
+        Ok(Self::slow(self.disk.open(path)?, self.sure.clone(), self.met.clone()))
     }
 
     fn file_len(&self, path: &Path) -> io::Result<u64> {
@@ -109,7 +109,9 @@ impl DiskFile for SlowFile {
         let mut seen = self.seen.lock().unwrap();
         seen.syncs += 1;
         let next = seen.syncs + 1;
-        let is_sure = self.sure.fetch_update(Relaxed, Relaxed, |sure| sure.checked_sub(1)).is_ok();
+        // A recovery syncs what it has read: nothing follows that.
+        let is_group = seen.writes > 0;
+        let is_sure = is_group && self.sure.fetch_update(Relaxed, Relaxed, |sure| sure.checked_sub(1)).is_ok();
         let patience = if is_sure { PATIENCE.1 } else { PATIENCE.0 };
         let (seen, waited) = self.written.wait_timeout_while(seen, patience, |seen| seen.writes < next).unwrap();
         drop(seen);
