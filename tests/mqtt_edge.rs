@@ -75,6 +75,23 @@ async fn acks_come_in_order_and_odd_topics_pass() {
     assert_eq!(peer.acks(SHORT).await, [7, 3, 5]);
 }
 
+/// A broker that allows nothing in flight, once: the client kept that for ever, and acknowledged nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_connection_allows_is_forgotten_with_it() {
+    let broker = FakeBroker::bind().await;
+    let (mut source, _) = open(&text(broker.port)).await.unwrap();
+    let mut peer = broker.accept().await;
+    peer.send(&connack(false, 0, &[0x21, 0, 0])).await;
+    assert_eq!(peer.read().await, None, "the connection is given up");
+    let mut peer = broker.accept().await;
+    peer.send(&connack(false, 0, &[])).await;
+    peer.subscribed(1).await;
+    peer.send(&publish(b"t", 7, &[], b"a")).await;
+    next(&mut *source).await.unwrap();
+    source.ack(1).await.unwrap();
+    assert_eq!(peer.acks(SHORT).await, [7]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_pipeline_keeps_the_connection() {
     let broker = FakeBroker::bind().await;

@@ -54,7 +54,11 @@ impl Peer {
     }
 
     pub async fn send(&mut self, packet: &[u8]) {
-        self.0.write_all(packet).await.unwrap();
+        self.try_send(packet).await.unwrap();
+    }
+
+    pub async fn try_send(&mut self, packet: &[u8]) -> std::io::Result<()> {
+        self.0.write_all(packet).await
     }
 
     /// Reads a SUBSCRIBE of one filter and answers it (MQTT 5).

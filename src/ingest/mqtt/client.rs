@@ -156,7 +156,7 @@ pub fn connect(connection: &Connection, default_id: &str, limits: Limits) -> Res
             options.set_credentials(user, password.reveal());
         }
         let (requests, events) = v5::AsyncClient::new(options, capacity);
-        return Ok(Box::new(Five { requests, events, keep_alive, aliases: HashMap::new() }));
+        return Ok(Box::new(Five { requests, events, limits, keep_alive, aliases: HashMap::new() }));
     }
     let mut options = rumqttc::MqttOptions::new(id, host, address.port);
     options.set_transport(transport).set_keep_alive(keep_alive).set_clean_session(limits.clean_start);
@@ -203,6 +203,7 @@ fn lost(error: &(dyn std::error::Error + 'static)) -> Reason {
 struct Five {
     requests: v5::AsyncClient,
     events: v5::EventLoop,
+    limits: Limits,
     keep_alive: Duration,
     /// Topics by alias, of this connection. We allow none, but some brokers do not ask.
     aliases: HashMap<u16, Bytes>,
@@ -235,8 +236,15 @@ impl Five {
         match polled {
             Ok(v5::Event::Incoming(Packet::Publish(p))) => Event::Publish(self.arrived(p)),
             Ok(v5::Event::Incoming(Packet::ConnAck(ack))) => {
+                let (receive_maximum, server_keep_alive) =
+                    ack.properties.map_or((None, None), |known| (known.receive_max, known.server_keep_alive));
+                // The client would wait for ever before its first acknowledgement.
+                if receive_maximum == Some(0) {
+                    let why = "the broker answered with a receive maximum of 0, which MQTT 5 forbids";
+                    return Event::Disconnected(Reason::Passing(why.to_owned()));
+                }
                 // A server keep-alive of 0 makes the client ping without a pause: ours again.
-                if ack.properties.and_then(|known| known.server_keep_alive).is_some_and(|secs| secs < 5) {
+                if server_keep_alive.is_some_and(|secs| secs < 5) {
                     self.events.options.set_keep_alive(self.keep_alive);
                 }
                 Event::Connected { session_present: ack.session_present }
@@ -272,8 +280,9 @@ impl Client for Five {
 
     fn reset(&mut self) {
         self.events.clean();
-        self.events.state.events.clear();
         self.events.pending.clear();
+        // The client's own would keep what the last broker allowed.
+        self.events.state = v5::MqttState::new(self.limits.outgoing_maximum, true);
         self.aliases.clear();
     }
 
