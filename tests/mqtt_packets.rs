@@ -268,3 +268,35 @@ async fn packets_of_every_kind_cost_their_connection_at_most() {
     }
     assert_eq!(wrong, 0);
 }
+
+/// What a server (port 1883) of a little-endian capture of Ethernet and IPv4 sent to a port, in the order of the capture.
+fn captured(capture: &[u8], port: u16) -> Vec<u8> {
+    let short = |bytes: &[u8], at: usize| usize::from(u16::from_be_bytes([bytes[at], bytes[at + 1]]));
+    let (mut at, mut out) = (24, Vec::new());
+    while let Some(header) = capture.get(at..at + 16) {
+        let len = u32::from_le_bytes(header[8..12].try_into().unwrap()) as usize;
+        let ip = &capture[at + 16 + 14..at + 16 + len];
+        let tcp = &ip[usize::from(ip[0] & 15) * 4..short(ip, 2)];
+        if (short(tcp, 0), short(tcp, 2)) == (1883, usize::from(port)) {
+            out.extend(&tcp[usize::from(tcp[12] >> 4) * 4..]);
+        }
+        at += 16 + len;
+    }
+    out
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_capture_of_2010_arrives() {
+    let data = std::env::var_os("STREAMGAUGE_DATA").map_or_else(|| project("../shared/data"), PathBuf::from);
+    let Ok(capture) = std::fs::read(data.join("mqtt-packets/zeek-mqtt31.pcap")) else {
+        return eprintln!("SKIPPED: the capture is not in {}", data.display());
+    };
+    let sent = captured(&capture, 49327);
+    let name = "a capture".to_owned();
+    let case =
+        Case { name, version: 4, is_connected: false, must_end: false, command: None, sent, answers: Vec::new() };
+    let outcome = play(&case).await;
+    assert!(outcome.goes_on && outcome.recovers, "{outcome:?}");
+    let bodies = ["Hello from the Paho blocking client", "Hello MQTT"];
+    assert_eq!(outcome.arrived, bodies.map(|body| (b"SampleTopic".to_vec(), body.as_bytes().to_vec())));
+}
