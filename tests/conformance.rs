@@ -1,20 +1,16 @@
 //! Public payloads of many formats against independent oracles. They are not part of the project; where they are not there
-//! the test says so: `STREAMGAUGE_DATA` names their folder, `../shared/data` is looked at otherwise. `-- --nocapture` shows
+//! the test says so, see `public_data`. `-- --nocapture` shows
 //! the table: set, messages, right, refused with a reason, wrong.
 
 mod support;
 
-use std::path::PathBuf;
 use std::process::Command;
 
-use support::project;
+use support::{project, public_data};
 
 /// Runs a script over the data, which compares what comes out; shows what it says.
 fn agrees(script: &str, arguments: &[&str]) {
-    let data = std::env::var_os("STREAMGAUGE_DATA").map_or_else(|| project("../shared/data"), PathBuf::from);
-    if !data.is_dir() {
-        return eprintln!("SKIPPED: {} is not there", data.display());
-    }
+    let Some(data) = public_data("") else { return };
     let mut python = Command::new("python3");
     // Scripts import each other, and leave nothing beside them.
     python.env("PYTHONDONTWRITEBYTECODE", "1");

@@ -2,13 +2,13 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use support::mosquitto::Mosquitto;
 use support::publisher::Client;
-use support::{project, streamgauge, succeed};
+use support::{project, public_data, streamgauge, succeed};
 
 /// Writes a recording of `(second, topic, payload)`, and infers its pipeline file.
 fn inferred(folder: &Path, payloads: &[(u32, &str, String)]) -> String {
@@ -178,12 +178,7 @@ fn what_cannot_be_inferred_is_said() {
 }
 
 fn public(name: &str, folder: &str) {
-    let data =
-        std::env::var_os("STREAMGAUGE_DATA").map_or_else(|| project("../shared/data"), PathBuf::from).join(folder);
-    if !data.is_dir() {
-        eprintln!("SKIPPED: {} is not there", data.display());
-        return;
-    }
+    let Some(data) = public_data(folder) else { return };
     let folder = tempfile::tempdir().unwrap();
     let python = |arguments: &[&Path]| {
         succeed(

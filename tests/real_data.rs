@@ -1,22 +1,12 @@
 //! Recorded feeds of real devices, window by window against DuckDB. The feeds are not part of the project; where they are
-//! not there the test says so: `STREAMGAUGE_DATA` names their folder, `../shared/data` is looked at otherwise.
+//! not there the test says so, see `public_data`.
 
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use support::{project, streamgauge, succeed};
-
-fn data(name: &str) -> Option<PathBuf> {
-    let folder =
-        std::env::var_os("STREAMGAUGE_DATA").map_or_else(|| project("../shared/data"), PathBuf::from).join(name);
-    if !folder.is_dir() {
-        eprintln!("SKIPPED: {} is not there", folder.display());
-        return None;
-    }
-    Some(folder)
-}
+use support::{project, public_data, streamgauge, succeed};
 
 fn python(arguments: &[&Path]) {
     let script = project("tests/support/real_data.py");
@@ -24,7 +14,7 @@ fn python(arguments: &[&Path]) {
 }
 
 fn compare(name: &str, folder: &str) {
-    let Some(data) = data(folder) else { return };
+    let Some(data) = public_data(folder) else { return };
     let out = tempfile::tempdir().unwrap();
     let (recording, result) = (out.path().join("feed.jsonl"), out.path().join("out"));
     python(&[Path::new("prepare"), Path::new(name), &data, &recording]);

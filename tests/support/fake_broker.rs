@@ -85,17 +85,21 @@ impl Peer {
 
 pub fn packet(first: u8, body: &[u8]) -> Vec<u8> {
     let mut out = vec![first];
-    let mut rest = body.len();
-    loop {
-        let byte = (rest & 127) as u8;
-        rest >>= 7;
-        out.push(if rest > 0 { byte | 128 } else { byte });
-        if rest == 0 {
-            break;
-        }
-    }
+    varint(&mut out, body.len());
     out.extend_from_slice(body);
     out
+}
+
+/// A number as MQTT writes lengths. It may have more bytes than the standard allows.
+pub fn varint(out: &mut Vec<u8>, mut number: usize) {
+    loop {
+        let byte = (number & 127) as u8;
+        number >>= 7;
+        out.push(if number > 0 { byte | 128 } else { byte });
+        if number == 0 {
+            return;
+        }
+    }
 }
 
 pub fn connack(session_present: bool, code: u8, properties: &[u8]) -> Vec<u8> {

@@ -39,6 +39,18 @@ pub fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
+/// A folder or file of the public data, which are no part of the project: `STREAMGAUGE_DATA` names their folder,
+/// `../shared/data` is looked at otherwise. Where it is not there, says so.
+pub fn public_data(name: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os("STREAMGAUGE_DATA").map_or_else(|| project("../shared/data"), PathBuf::from);
+    let path = folder.join(name);
+    if !path.exists() {
+        eprintln!("SKIPPED: {} is not there", path.display());
+        return None;
+    }
+    Some(path)
+}
+
 /// The binary.
 pub fn streamgauge() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_streamgauge"));
